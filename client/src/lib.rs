@@ -1,0 +1,3 @@
+//! Room `client`.
+
+pub mod socks;

@@ -1,0 +1,21 @@
+//! Signed relay descriptors, the network file, and the verified view of the network
+//! (docs/spec/04-directory.md).
+//!
+//! Nothing here reads a clock, a socket or a file: the wall clock comes in as unix seconds, files as text.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
+
+pub mod descriptor;
+pub mod exit_summary;
+pub mod network_file;
+pub mod view;
+
+#[cfg(test)]
+mod sample;
