@@ -298,8 +298,7 @@ def backward(suites: list[int], counters: list[int], start: int,
     """A backward cell; with ``mask``: scrambled far away, undone at hop 0."""
     layers = cells.layers_of("b", suites, counters)
     cell = cells.backward_hop(layers[start], counters[start],
-                              cells.body_of(1)[1], rand("self-test old", 100),
-                              True)
+                              cells.body_of(1)[1], bytes(cells.SLOTS), True)
     assert len(cell) == cells.CELL
     for hop in reversed(range(start)):
         slots, body = cell[:cells.SLOTS], cell[cells.SLOTS:]

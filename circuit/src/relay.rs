@@ -1,0 +1,626 @@
+//! The relay's side of circuits: setups answered or passed on, cells opened and sealed, ends passed on
+//! (docs/spec/02-circuit.md).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand_core::Rng as _;
+
+use crate::error::DropReason;
+use crate::keys::{DhSecret, Random, RelayId};
+use crate::layer::{Recognized, RelayLayer};
+use crate::link::LinkId;
+use crate::meter::Meter;
+use crate::node::Now;
+use crate::packet::{Cell, CircuitWord, PacketType};
+use crate::seen::{Admission, LogEntry, SeenSetups};
+use crate::setup::{self, Answer, Block, EPOCH_SECONDS, ReceivedSetup, Status};
+use crate::table::{CircuitKey, Found, Side, Table};
+
+/// How long a setup that was passed on may stay unanswered.
+const HALF_OPEN: Duration = Duration::from_secs(10);
+/// The longest life that a client may ask for.
+const MAX_LIFE: u64 = 24 * 3600;
+/// How far an epoch's key is accepted beyond its epoch.
+const EPOCH_SLACK: u64 = 300;
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a relay is and how much it takes on.
+#[derive(Clone, Copy, Debug)]
+pub struct RelayConfig {
+    /// The relay's name.
+    pub id: RelayId,
+    /// Whether it serves as an exit.
+    pub exit: bool,
+    /// Whether it serves as an exit to clients directly.
+    pub single_hop: bool,
+    /// The most circuits.
+    pub circuits: usize,
+    /// The most circuits of one neighbour.
+    pub per_neighbour: u32,
+    /// The most unanswered setups of one neighbour.
+    pub half_open: u32,
+    /// Setups per second and burst of a neighbouring relay.
+    pub relay_setups: (u32, u32),
+    /// Setups per second and burst of a client.
+    pub client_setups: (u32, u32),
+}
+
+impl RelayConfig {
+    /// The limits of docs/spec/02-circuit.md for a relay that is no exit.
+    pub const fn new(id: RelayId) -> Self {
+        Self {
+            id,
+            exit: false,
+            single_hop: false,
+            circuits: 65_536,
+            per_neighbour: 16_384,
+            half_open: 1_024,
+            relay_setups: (10_000, 2_000),
+            client_setups: (1_000, 1_000),
+        }
+    }
+}
+
+/// The link that a packet came on, as far as circuits care.
+#[derive(Clone, Copy, Debug)]
+pub struct From {
+    /// The link.
+    pub link: LinkId,
+    /// The relay at its other end; `None` for a client.
+    pub peer: Option<RelayId>,
+    /// The opener bit of circuits that we open on it.
+    pub our_opener: bool,
+}
+
+/// What a relay wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Write this into the log before sending anything that comes later.
+    Log(LogEntry),
+    /// Send a cell's worth of bytes under this word.
+    Send(LinkId, CircuitWord, Box<Cell>),
+    /// Find the next relay and a link to it, then call [`Relay::onward`] or [`Relay::refuse`].
+    Extend(CircuitKey, RelayId),
+    /// A link carries one circuit more.
+    Hold(LinkId),
+    /// A link carries one circuit less.
+    Release(LinkId),
+    /// The circuit ended here.
+    Ended(CircuitKey),
+}
+
+/// Where a received cell goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CellStep {
+    /// The buffer now holds the cell for this link and word.
+    Pass(LinkId, CircuitWord),
+    /// The body is for us, the last hop or one that the client talks to.
+    Here(CircuitKey),
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting(Box<Waiting>),
+    /// Between the two others, within one call.
+    Answering,
+    Open(RelayLayer),
+}
+
+/// A setup that was passed on and not yet answered.
+#[derive(Debug)]
+struct Waiting {
+    answer: Answer,
+    block: Block,
+    onward: Cell,
+    parity: bool,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Circuit {
+    state: State,
+    meter: Meter,
+    previous: LinkId,
+    /// Unix seconds.
+    expiry: u64,
+    exit: bool,
+}
+
+/// What one neighbour has of us.
+#[derive(Debug)]
+struct Neighbour {
+    circuits: u32,
+    half_open: u32,
+    tokens: f64,
+    filled: Instant,
+}
+
+/// Cells by what was done with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CellCounts {
+    /// Passed away from the origin.
+    pub forward: u64,
+    /// Passed towards the origin.
+    pub backward: u64,
+    /// Opened here.
+    pub here: u64,
+    /// Started here.
+    pub started: u64,
+}
+
+/// All circuits of a relay.
+#[derive(Debug)]
+pub struct Relay {
+    config: RelayConfig,
+    rng: Random,
+    onion: BTreeMap<u32, DhSecret>,
+    seen: SeenSetups,
+    circuits: Table<Circuit>,
+    deadlines: BTreeSet<(Instant, CircuitKey)>,
+    neighbours: HashMap<LinkId, Neighbour>,
+    /// Ends to be passed on, by time.
+    ends: BTreeMap<Instant, Vec<(LinkId, CircuitWord)>>,
+    actions: VecDeque<Action>,
+    swept: Option<Instant>,
+    counts: CellCounts,
+}
+
+impl Relay {
+    /// A relay with its onion keys by epoch and the setups it has seen.
+    pub fn new(config: RelayConfig, onion: BTreeMap<u32, DhSecret>, seen: SeenSetups, mut rng: Random) -> Self {
+        Self {
+            circuits: Table::new(config.circuits, &mut rng),
+            config,
+            rng,
+            onion,
+            seen,
+            deadlines: BTreeSet::new(),
+            neighbours: HashMap::new(),
+            ends: BTreeMap::new(),
+            actions: VecDeque::new(),
+            swept: None,
+            counts: CellCounts::default(),
+        }
+    }
+
+    /// The next thing to be done; drain it after every call.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Takes a setup from a neighbour; what follows comes as actions.
+    pub fn handle_setup(&mut self, now: Now, from: From, word: CircuitWord, cell: &Cell) -> Result<(), DropReason> {
+        if word.id() == 0 || word.opener() == from.our_opener {
+            return Err(DropReason::Misbehaved);
+        }
+        if self.circuits.find(from.link, word) != Found::Unknown {
+            return Err(DropReason::Misbehaved);
+        }
+        self.take_token(now, from)?;
+        let (epoch, onion) = self.onion_key(now, word.parity()).ok_or(DropReason::BadSetup)?;
+        let received =
+            setup::receive(self.config.id, onion, epoch, cell).map_err(|_| DropReason::BadSetup)?;
+        let minute = u32::try_from(now.unix() / 60).unwrap_or(u32::MAX);
+        match self.seen.admit(minute, received.tag, received.minute()) {
+            Admission::Fresh => {}
+            Admission::Seen => return Err(DropReason::BadSetup),
+            Admission::Full => return Err(DropReason::Limit),
+            Admission::OutOfTime => return self.answer_refusal(from.link, word, received, Status::Expired),
+            Admission::TooEarly => return self.answer_refusal(from.link, word, received, Status::Busy),
+        }
+        self.actions.push_back(Action::Log(SeenSetups::entry(received.tag, received.minute())));
+        let block = received.block().map_err(|_| DropReason::BadSetup)?;
+        if let Err(status) = self.check(now, from, &block) {
+            return self.answer_refusal(from.link, word, received, status);
+        }
+        self.admit(now, from, word, received, block)
+    }
+
+    /// Stands the circuit up half-open, or whole if it ends here.
+    fn admit(
+        &mut self,
+        now: Now,
+        from: From,
+        word: CircuitWord,
+        received: ReceivedSetup,
+        block: Block,
+    ) -> Result<(), DropReason> {
+        if !self.has_room(now.instant, from.link, block.terminal) {
+            return self.answer_refusal(from.link, word, received, Status::Busy);
+        }
+        let state = if block.terminal {
+            // Early data is not used in this version, but must be well-formed.
+            received.early().map_err(|_| DropReason::BadSetup)?;
+            let (keys, reply) = received
+                .into_answer()
+                .finish(&mut self.rng, &block)
+                .map_err(|_| DropReason::BadSetup)?;
+            self.send(from.link, word.with_kind(PacketType::Reply), reply);
+            State::Open(RelayLayer::new(&keys))
+        } else {
+            let onward = received.onward(&block);
+            let deadline = now.after(HALF_OPEN);
+            let answer = received.into_answer();
+            State::Waiting(Box::new(Waiting { answer, block, onward, parity: word.parity(), deadline }))
+        };
+        let circuit = Circuit {
+            state,
+            meter: Meter::unlimited(),
+            previous: from.link,
+            expiry: block.expiry.into(),
+            exit: block.exit,
+        };
+        let Some(key) = self.circuits.insert(circuit) else { return Err(DropReason::Limit) };
+        self.circuits.bind(key, Side::Previous, from.link, word);
+        self.actions.push_back(Action::Hold(from.link));
+        if let Some(neighbour) = self.neighbours.get_mut(&from.link) {
+            neighbour.circuits += 1;
+            if !block.terminal {
+                neighbour.half_open += 1;
+                self.deadlines.insert((now.after(HALF_OPEN), key));
+                self.actions.push_back(Action::Extend(key, block.next_id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the table and the neighbour may take one circuit more; at the limit the oldest half-open one makes room.
+    fn has_room(&mut self, now: Instant, link: LinkId, terminal: bool) -> bool {
+        // circuit.table.1
+        let Some(neighbour) = self.neighbours.get(&link) else { return false };
+        if neighbour.circuits >= self.config.per_neighbour
+            || (!terminal && neighbour.half_open >= self.config.half_open)
+        {
+            return false;
+        }
+        if self.circuits.len() >= self.config.circuits
+            && let Some((_, oldest)) = self.deadlines.first().copied()
+        {
+            self.give_up(now, oldest, Status::Busy);
+        }
+        self.circuits.len() < self.config.circuits
+    }
+
+    fn check(&self, now: Now, from: From, block: &Block) -> Result<(), Status> {
+        let expiry = u64::from(block.expiry);
+        if expiry <= now.unix() || expiry > now.unix() + MAX_LIFE {
+            return Err(Status::Expired);
+        }
+        if block.terms != setup::Terms::default() {
+            return Err(Status::Terms);
+        }
+        // circuit.exit.3
+        let direct = from.peer.is_none() && !self.config.single_hop;
+        if block.exit && (!self.config.exit || direct) {
+            return Err(Status::Policy);
+        }
+        if !block.terminal && (block.next_id == self.config.id || Some(block.next_id) == from.peer) {
+            return Err(Status::Policy);
+        }
+        Ok(())
+    }
+
+    fn onion_key(&self, now: Now, odd: bool) -> Option<(u32, &DhSecret)> {
+        [now.unix(), now.unix().saturating_sub(EPOCH_SLACK), now.unix() + EPOCH_SLACK]
+            .into_iter()
+            .filter_map(|at| u32::try_from(at / EPOCH_SECONDS).ok())
+            .find(|epoch| (epoch & 1 == 1) == odd)
+            .and_then(|epoch| self.onion.get(&epoch).map(|key| (epoch, key)))
+    }
+
+    fn take_token(&mut self, now: Now, from: From) -> Result<(), DropReason> {
+        // circuit.setup.1
+        let (rate, burst) =
+            if from.peer.is_some() { self.config.relay_setups } else { self.config.client_setups };
+        let neighbour = self.neighbours.entry(from.link).or_insert_with(|| Neighbour {
+            circuits: 0,
+            half_open: 0,
+            tokens: f64::from(burst),
+            filled: now.instant,
+        });
+        let earned = now.instant.saturating_duration_since(neighbour.filled).as_secs_f64() * f64::from(rate);
+        neighbour.tokens = (neighbour.tokens + earned).min(f64::from(burst));
+        neighbour.filled = now.instant;
+        if neighbour.tokens < 1.0 {
+            return Err(DropReason::Limit);
+        }
+        neighbour.tokens -= 1.0;
+        Ok(())
+    }
+
+    fn answer_refusal(
+        &mut self,
+        link: LinkId,
+        word: CircuitWord,
+        received: ReceivedSetup,
+        status: Status,
+    ) -> Result<(), DropReason> {
+        let reply = received.into_answer().refuse(&mut self.rng, status);
+        self.send(link, word.with_kind(PacketType::Reply), reply);
+        Ok(())
+    }
+
+    fn send(&mut self, link: LinkId, word: CircuitWord, cell: Cell) {
+        self.actions.push_back(Action::Send(link, word, Box::new(cell)));
+    }
+
+    fn send_end(&mut self, link: LinkId, word: CircuitWord) {
+        let mut cell = [0; crate::packet::CELL];
+        self.rng.fill_bytes(&mut cell);
+        self.send(link, word.with_kind(PacketType::Destroy), cell);
+    }
+
+    /// Passes the setup of a half-open circuit on over a link that stands.
+    pub fn onward(&mut self, key: CircuitKey, link: LinkId, our_opener: bool) {
+        let word = self.circuits.fresh_word(&mut self.rng, link, our_opener);
+        let Some(Circuit { state: State::Waiting(waiting), .. }) = self.circuits.get(key) else { return };
+        let (onward, parity) = (waiting.onward, waiting.parity);
+        if self.circuits.bind(key, Side::Next, link, word) {
+            self.actions.push_back(Action::Hold(link));
+            self.send(link, word.with_kind(PacketType::Setup).with_parity(parity), onward);
+        }
+    }
+
+    /// Answers a half-open circuit's setup with a refusal; the circuit is gone.
+    pub fn refuse(&mut self, now: Now, key: CircuitKey, status: Status) {
+        self.give_up(now.instant, key, status);
+    }
+
+    fn give_up(&mut self, now: Instant, key: CircuitKey, status: Status) {
+        let previous = self.circuits.name(key, Side::Previous);
+        let next = self.circuits.name(key, Side::Next);
+        let Some(circuit) = self.remove(now, key) else { return };
+        if let (State::Waiting(waiting), Some((link, word))) = (circuit.state, previous) {
+            let reply = waiting.answer.refuse(&mut self.rng, status);
+            self.send(link, word.with_kind(PacketType::Reply), reply);
+        }
+        if let Some((link, word)) = next {
+            self.send_end(link, word);
+        }
+    }
+
+    /// Takes the answer of the next relay, and passes it on with our record in front.
+    pub fn handle_reply(&mut self, now: Now, link: LinkId, word: CircuitWord, cell: &Cell) -> Result<(), DropReason> {
+        let key = match self.circuits.find(link, word) {
+            Found::Circuit(key, Side::Next) => key,
+            Found::Circuit(_, Side::Previous) => return Err(DropReason::Misbehaved),
+            Found::Retired | Found::Unknown => return Err(DropReason::UnknownCircuit),
+        };
+        let Some((previous, back)) = self.circuits.name(key, Side::Previous) else {
+            return Err(DropReason::UnknownCircuit);
+        };
+        // circuit.reply.1: one answer only.
+        let Some(waiting) = self.take_waiting(key) else { return Err(DropReason::Misbehaved) };
+        let passed = waiting.answer.pass(&mut self.rng, &waiting.block, cell);
+        let Ok((keys, reply)) = passed else {
+            self.end(now, key, None);
+            return Err(DropReason::BadSetup);
+        };
+        if let Some(circuit) = self.circuits.get_mut(key) {
+            circuit.state = State::Open(RelayLayer::new(&keys));
+        }
+        self.send(previous, back.with_kind(PacketType::Reply), reply);
+        Ok(())
+    }
+
+    /// Takes the waiting setup out of a half-open circuit, and its deadline and count with it.
+    fn take_waiting(&mut self, key: CircuitKey) -> Option<Waiting> {
+        let circuit = self.circuits.get_mut(key)?;
+        if !matches!(circuit.state, State::Waiting(_)) {
+            return None;
+        }
+        let State::Waiting(waiting) = core::mem::replace(&mut circuit.state, State::Answering) else { return None };
+        if let Some(neighbour) = self.neighbours.get_mut(&circuit.previous) {
+            neighbour.half_open = neighbour.half_open.saturating_sub(1);
+        }
+        self.deadlines.remove(&(waiting.deadline, key));
+        Some(*waiting)
+    }
+
+    /// Takes a cell, in place. This is the data path: no allocation, no queue.
+    pub fn handle_cell(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        word: CircuitWord,
+        cell: &mut Cell,
+    ) -> Result<CellStep, DropReason> {
+        let (key, side) = match self.circuits.find(link, word) {
+            Found::Circuit(key, side) => (key, side),
+            Found::Retired => return Err(DropReason::LateCell),
+            Found::Unknown => return Err(DropReason::UnknownCircuit),
+        };
+        let Some(circuit) = self.circuits.get_mut(key) else { return Err(DropReason::UnknownCircuit) };
+        let State::Open(layer) = &mut circuit.state else { return Err(DropReason::Misbehaved) };
+        let onward = match side {
+            Side::Previous => {
+                let recognized = match layer.open(now, cell) {
+                    Err(DropReason::BadLayer) => {
+                        self.end_at(now, key, None);
+                        return Err(DropReason::BadLayer);
+                    }
+                    opened => opened?,
+                };
+                circuit.meter.charge_forward()?;
+                if recognized == Recognized::Here {
+                    self.counts.here += 1;
+                    return Ok(CellStep::Here(key));
+                }
+                self.counts.forward += 1;
+                Side::Next
+            }
+            Side::Next => {
+                circuit.meter.charge_backward()?;
+                if !layer.seal(cell) {
+                    self.end_at(now, key, None);
+                    return Err(DropReason::Limit);
+                }
+                self.counts.backward += 1;
+                Side::Previous
+            }
+        };
+        let Some((link, word)) = self.circuits.name(key, onward) else {
+            // A cell that goes on from the last hop: no honest client makes it.
+            self.end_at(now, key, None);
+            return Err(DropReason::BadLayer);
+        };
+        Ok(CellStep::Pass(link, word))
+    }
+
+    /// Seals a cell that starts here and whose body is set; says where it goes.
+    pub fn start(&mut self, key: CircuitKey, cell: &mut Cell) -> Option<(LinkId, CircuitWord)> {
+        let circuit = self.circuits.get_mut(key)?;
+        let State::Open(layer) = &mut circuit.state else { return None };
+        circuit.meter.charge_backward().ok()?;
+        if !layer.start(cell) {
+            return None;
+        }
+        self.counts.started += 1;
+        self.circuits.name(key, Side::Previous)
+    }
+
+    /// Whether the circuit ends here and was asked to serve as an exit.
+    pub fn is_exit(&self, key: CircuitKey) -> bool {
+        self.circuits.get(key).is_some_and(|circuit| circuit.exit)
+    }
+
+    /// Takes the end of a circuit from a neighbour.
+    pub fn handle_destroy(&mut self, now: Now, link: LinkId, word: CircuitWord) -> Result<(), DropReason> {
+        let Found::Circuit(key, side) = self.circuits.find(link, word) else {
+            return Err(DropReason::UnknownCircuit);
+        };
+        self.end(now, key, Some(side));
+        Ok(())
+    }
+
+    /// Ends a circuit ourselves.
+    pub fn close(&mut self, now: Now, key: CircuitKey) {
+        self.end(now, key, None);
+    }
+
+    /// A link is gone, and all circuits over it.
+    pub fn handle_link_lost(&mut self, now: Now, link: LinkId) {
+        for key in self.circuits.over(link) {
+            let side = match self.circuits.name(key, Side::Previous) {
+                Some((previous, _)) if previous == link => Side::Previous,
+                _ => Side::Next,
+            };
+            if self.circuits.get(key).is_some_and(|c| matches!(c.state, State::Waiting(_))) && side == Side::Next {
+                self.give_up(now.instant, key, Status::Unreachable);
+            } else {
+                self.end(now, key, Some(side));
+            }
+        }
+        self.neighbours.remove(&link);
+    }
+
+    fn end(&mut self, now: Now, key: CircuitKey, came_from: Option<Side>) {
+        self.end_at(now.instant, key, came_from);
+    }
+
+    /// Removes a circuit; the other side hears of it after a random delay.
+    fn end_at(&mut self, now: Instant, key: CircuitKey, came_from: Option<Side>) {
+        // circuit.destroy.1
+        let delay = Duration::from_millis(u64::from(self.rng.next_u32() % 2001));
+        for side in [Side::Previous, Side::Next] {
+            if came_from != Some(side)
+                && let Some(name) = self.circuits.name(key, side)
+            {
+                self.ends.entry(now + delay).or_default().push(name);
+            }
+        }
+        self.remove(now, key);
+    }
+
+    fn remove(&mut self, now: Instant, key: CircuitKey) -> Option<Circuit> {
+        let next = self.circuits.name(key, Side::Next);
+        let circuit = self.circuits.remove(now, key)?;
+        if let Some(neighbour) = self.neighbours.get_mut(&circuit.previous) {
+            neighbour.circuits = neighbour.circuits.saturating_sub(1);
+            if let State::Waiting(waiting) = &circuit.state {
+                neighbour.half_open = neighbour.half_open.saturating_sub(1);
+                self.deadlines.remove(&(waiting.deadline, key));
+            }
+        }
+        self.actions.push_back(Action::Release(circuit.previous));
+        if let Some((link, _)) = next {
+            self.actions.push_back(Action::Release(link));
+        }
+        self.actions.push_back(Action::Ended(key));
+        Some(circuit)
+    }
+
+    /// When [`Relay::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let end = self.ends.keys().next().copied();
+        let sweep = self.swept.filter(|_| !self.circuits.is_empty()).map(|at| at + SWEEP);
+        [deadline, end, sweep].into_iter().flatten().min()
+    }
+
+    /// Gives up what waited too long, passes ends on, and ends what has expired.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((at, key)) = self.deadlines.first().copied()
+            && at <= now.instant
+        {
+            self.deadlines.remove(&(at, key));
+            self.give_up(now.instant, key, Status::Unreachable);
+        }
+        while let Some(first) = self.ends.first_entry()
+            && *first.key() <= now.instant
+        {
+            for (link, word) in first.remove() {
+                self.send_end(link, word);
+            }
+        }
+        if self.swept.is_none_or(|at| at + SWEEP <= now.instant) {
+            self.sweep(now);
+            self.swept = Some(now.instant);
+        }
+    }
+
+    fn sweep(&mut self, now: Now) {
+        self.circuits.forget(now.instant);
+        // circuit.setup.9
+        let oldest = u32::try_from(now.unix().saturating_sub(EPOCH_SLACK) / EPOCH_SECONDS).unwrap_or(0);
+        self.onion = self.onion.split_off(&oldest);
+        let mut expired = vec![];
+        for (key, circuit) in self.circuits.iter_mut() {
+            if circuit.expiry <= now.unix() {
+                expired.push(key);
+            } else if let State::Open(layer) = &mut circuit.state {
+                layer.forget(now.instant);
+            }
+        }
+        for key in expired {
+            self.end(now, key, None);
+        }
+    }
+
+    /// The epochs whose onion keys are still held.
+    pub fn epochs(&self) -> impl Iterator<Item = u32> + '_ {
+        self.onion.keys().copied()
+    }
+
+    /// Circuits that stand, and setups that wait for an answer.
+    pub fn circuits(&self) -> (usize, usize) {
+        (self.circuits.len() - self.deadlines.len(), self.deadlines.len())
+    }
+
+    /// Cells since the start.
+    pub const fn counts(&self) -> CellCounts {
+        self.counts
+    }
+
+    /// Cells and life of every circuit: key, meter, unix seconds of its expiry, whether it ends here.
+    pub fn snapshot(&self) -> Vec<(CircuitKey, Meter, u64, bool)> {
+        self.circuits
+            .iter()
+            .map(|(key, c)| (key, c.meter, c.expiry, self.circuits.name(key, Side::Next).is_none()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,583 @@
+//! A client, pure: keeps circuits ready, attaches streams to them, and builds anew what fails.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use circuit::cell::{self, BodyType};
+use circuit::error::DropReason;
+use circuit::flows::{FlowEvent, Flows};
+use circuit::keys::{BootId, NetworkId, Random};
+use circuit::link::{Arrival, LinkConfig, LinkEvent, LinkId, LinkLimits, Links, Peer, Suites};
+use circuit::node::{Event, FlowId, FlowRead, FlowWrite, Node, Now, Verdict};
+use circuit::origin::{Action, Answered, Origin};
+use circuit::packet::{Cell, CircuitWord, Opened, PACKET, Packet, PacketType, Sealed};
+use circuit::request::{Kind, MAX_REQUEST, ReplyCode, Request, Target};
+use circuit::setup::Purpose as SetupPurpose;
+use circuit::stream::{End, StreamConfig};
+use circuit::table::CircuitKey;
+use directory::view::View;
+use rand_core::{Rng as _, SeedableRng as _};
+
+use crate::path::{NoPath, Paths};
+use crate::pool::{Circuit, Failure, Pool, Purpose, SPARE_LIFE, TestRun};
+use crate::socks::Credentials;
+
+mod attach;
+
+/// The most circuits of a client.
+const MAX_CIRCUITS: usize = 16_384;
+/// The most circuits that are being built for streams at once.
+const MAX_BUILDING: usize = 32;
+/// How long a setup may stay unanswered.
+const BUILD_TIME: Duration = Duration::from_secs(5);
+/// How long a circuit may stand, as the relays are told, in seconds.
+const LIFE: u64 = 12 * 3600;
+/// How often waiting is looked after.
+const TICK: Duration = Duration::from_millis(250);
+/// A clock that is off by more than this makes setups fail, in ms.
+const CLOCK_TOLERANCE: u64 = 60_000;
+
+/// What a client is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// Its network.
+    pub network: NetworkId,
+    /// The relays.
+    pub view: View,
+    /// Relays in each path.
+    pub hops: usize,
+    /// Circuits that are kept ready.
+    pub prebuilt: usize,
+}
+
+/// Where the stream of an application stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No circuit has it.
+    Waiting,
+    /// The exit was asked at this time; the application may have written already.
+    Asked { at: Instant, wrote: bool },
+    /// The exit has answered.
+    Open,
+}
+
+/// The stream of an application.
+#[derive(Debug)]
+struct Wish {
+    target: Target,
+    isolation: Option<Credentials>,
+    stage: Stage,
+    since: Instant,
+    tries: u32,
+}
+
+/// Bytes of applications, and what went wrong.
+#[derive(Clone, Debug, Default)]
+pub struct ClientCounts {
+    /// From applications into streams.
+    pub bytes_up: u64,
+    /// From streams to applications.
+    pub bytes_down: u64,
+    /// Setups that failed.
+    pub failed: u64,
+    /// What went wrong last, in words.
+    pub last_error: Option<String>,
+}
+
+/// A client.
+#[derive(Debug)]
+pub struct ClientNode {
+    config: Config,
+    links: Links,
+    origin: Origin,
+    flows: Flows,
+    paths: Paths,
+    entry: Option<LinkId>,
+    pool: Pool,
+    wishes: BTreeMap<FlowId, Wish>,
+    /// Wishes that no circuit has, in the order they came.
+    waiting: VecDeque<FlowId>,
+    tests: BTreeMap<u64, TestRun>,
+    outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
+    events: VecDeque<Event>,
+    tick: Option<Instant>,
+    counts: ClientCounts,
+}
+
+impl ClientNode {
+    /// A client whose randomness comes from `seed`; it dials its entry at the first [`Node::handle_timeout`].
+    pub fn new(now: Now, config: Config, seed: [u8; 32]) -> Self {
+        let mut rng = Random::from_seed(seed);
+        let link_config = LinkConfig {
+            network: config.network,
+            relay: None,
+            boot: BootId(rng.next_u64()),
+            suites: Suites::default(),
+            limits: LinkLimits::default(),
+        };
+        let mut draw = || {
+            let mut seed = [0; 32];
+            rng.fill_bytes(&mut seed);
+            seed
+        };
+        Self {
+            links: Links::new(link_config, draw()),
+            origin: Origin::new(MAX_CIRCUITS, Random::from_seed(draw())),
+            flows: Flows::new(End::Client, StreamConfig::default(), Random::from_seed(draw())),
+            paths: Paths::new(Random::from_seed(draw())),
+            config,
+            entry: None,
+            pool: Pool::new(),
+            wishes: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            tests: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+            tick: Some(now.instant),
+            counts: ClientCounts::default(),
+        }
+    }
+
+    /// Its circuits, to look at.
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Its links, to look at.
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// The link to the entry, if there is one.
+    pub const fn entry_link(&self) -> Option<LinkId> {
+        self.entry
+    }
+
+    /// Its streams, to look at.
+    pub const fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// The relays that it knows.
+    pub const fn view(&self) -> &View {
+        &self.config.view
+    }
+
+    /// The number of relays in each path.
+    pub const fn hops(&self) -> usize {
+        self.config.hops
+    }
+
+    /// Bytes, failures, and what went wrong last.
+    pub const fn counts(&self) -> &ClientCounts {
+        &self.counts
+    }
+
+    /// The number of streams of applications.
+    pub fn streams(&self) -> usize {
+        self.wishes.len()
+    }
+
+    /// Whether some circuit stands.
+    pub fn is_ready(&self) -> bool {
+        self.pool.values().any(|circuit| circuit.opened.is_some() && circuit.silent.is_none())
+    }
+
+    /// By how much our clock is ahead of the entry's in seconds, if that is so much that setups fail.
+    pub fn clock_off(&self) -> Option<i64> {
+        let off = self.links.peer_clock_ms(self.entry?)?;
+        (off.unsigned_abs() > CLOCK_TOLERANCE).then_some(-off / 1000)
+    }
+
+    /// Asks for a stream to `target` that shares its circuit only with streams of equal `isolation`.
+    ///
+    /// [`Event::Answered`] follows in any case.
+    pub fn open(&mut self, now: Now, isolation: Option<Credentials>, target: Target) -> FlowId {
+        let flow = self.flows.reserve();
+        let wish = Wish { target, isolation, stage: Stage::Waiting, since: now.instant, tries: 0 };
+        self.wishes.insert(flow, wish);
+        self.waiting.push_back(flow);
+        self.settle(now);
+        flow
+    }
+
+    /// Builds `count` circuits, `concurrency` at a time, and closes them again.
+    pub fn test(&mut self, now: Now, count: usize, concurrency: usize) -> u64 {
+        let number = self.tests.keys().next_back().map_or(1, |last| last + 1);
+        self.tests.insert(number, TestRun::new(now.instant, count, concurrency));
+        self.settle(now);
+        number
+    }
+
+    /// The result of a test run that has ended; it is forgotten.
+    pub fn take_test(&mut self, number: u64) -> Option<TestRun> {
+        self.tests.get(&number)?.ended?;
+        self.tests.remove(&number)
+    }
+
+    /// Sends a setup.
+    fn build(&mut self, now: Now, link: LinkId, purpose: Purpose, port: Option<u16>) -> Result<(), NoPath> {
+        let path = self.paths.choose(&self.config.view, now, self.config.hops, port)?;
+        let setup = SetupPurpose {
+            expiry: u32::try_from(now.unix() + LIFE).unwrap_or(u32::MAX),
+            minute: u32::try_from(now.unix() / 60).unwrap_or(u32::MAX),
+            exit: true,
+            early: &[],
+        };
+        match self.origin.build(link, self.links.our_opener(link), &path, setup) {
+            Ok(key) => {
+                let path = path.iter().map(|hop| hop.id).collect();
+                self.pool.insert(key, Circuit::new(now.instant, path, purpose));
+            }
+            Err(misuse) => self.counts.last_error = Some(misuse.to_string()),
+        }
+        self.act(now);
+        Ok(())
+    }
+
+    fn handle_reply(&mut self, now: Now, key: CircuitKey, answered: Answered) {
+        match answered {
+            Answered::Ready => self.opened(now, key),
+            Answered::Refused(hop, status) => {
+                // The next hop is the one that could not be reached.
+                let blamed = if status == circuit::setup::Status::Unreachable { hop + 1 } else { hop };
+                let relay = self.pool.get(&key).and_then(|circuit| circuit.path.get(blamed)).copied();
+                if let Some(relay) = relay {
+                    self.paths.avoid(now.instant, relay);
+                }
+                self.lost(now, key, Failure::Refused(status));
+            }
+            Answered::Bad => self.lost(now, key, Failure::BadReply),
+        }
+    }
+
+    fn opened(&mut self, now: Now, key: CircuitKey) {
+        let Some(circuit) = self.pool.get_mut(&key) else { return };
+        circuit.opened = Some(now.instant);
+        circuit.heard = now.instant;
+        for relay in &circuit.path {
+            self.paths.trust(relay);
+        }
+        let time = circuit.setup_time().unwrap_or_default();
+        if let Purpose::Test(number) = circuit.purpose {
+            if let Some(run) = self.tests.get_mut(&number) {
+                run.note(now.instant, Ok(time));
+            }
+            self.close(now, key);
+        } else if self.flows.add(now.instant, key, time).is_err() {
+            self.close(now, key);
+        }
+    }
+
+    /// Ends a circuit that stands or is being built.
+    fn close(&mut self, now: Now, key: CircuitKey) {
+        self.origin.close(now, key);
+        self.pool.remove(&key);
+        self.flows.remove(key);
+    }
+
+    /// A circuit is gone.
+    fn lost(&mut self, now: Now, key: CircuitKey, failure: Failure) {
+        let Some(circuit) = self.pool.remove(&key) else { return };
+        self.flows.remove(key);
+        if circuit.opened.is_none() {
+            self.counts.failed += 1;
+            self.counts.last_error = Some(format!("a circuit was not built: {}", failure.as_str()));
+            if let Purpose::Test(number) = circuit.purpose
+                && let Some(run) = self.tests.get_mut(&number)
+            {
+                run.note(now.instant, Err(failure));
+            }
+        }
+    }
+
+    /// Does what the parts want done, until they want nothing more.
+    fn act(&mut self, now: Now) {
+        loop {
+            if let Some(action) = self.origin.poll_action() {
+                match action {
+                    Action::Send(link, word, cell) => self.outbox.push_back((link, word, cell)),
+                    Action::Hold(link) => self.links.hold(link),
+                    Action::Release(link) => self.links.release(now, link),
+                }
+            } else if let Some(event) = self.links.poll_event() {
+                self.handle_link_event(now, event);
+            } else if let Some(event) = self.flows.poll_event() {
+                self.handle_flow_event(now, event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_link_event(&mut self, now: Now, event: LinkEvent) {
+        if let LinkEvent::Lost { link } = event {
+            if self.entry == Some(link) {
+                self.entry = None;
+                // An entry that never carried anything is not the one to go on with.
+                if let Some(entry) = self.links_entry(now)
+                    && !self.pool.values().any(|circuit| circuit.opened.is_some())
+                {
+                    self.paths.avoid(now.instant, entry);
+                }
+            }
+            for key in self.origin.handle_link_lost(now, link) {
+                self.lost(now, key, Failure::LinkLost);
+            }
+        }
+    }
+
+    fn links_entry(&mut self, now: Now) -> Option<circuit::keys::RelayId> {
+        self.paths.entry(&self.config.view, now, self.config.hops).ok()
+    }
+
+    /// The link to the entry, dialled if need be; `None` while it does not stand.
+    fn entry_up(&mut self, now: Now) -> Result<Option<LinkId>, NoPath> {
+        if let Some(link) = self.entry {
+            return Ok(self.links.is_up(link).then_some(link));
+        }
+        let entry = self.paths.entry(&self.config.view, now, self.config.hops)?;
+        if let Some(relay) = self.config.view.get(&entry)
+            && let Some(address) = relay.addresses.first()
+        {
+            let peer = Peer { id: relay.id, link_key: relay.link_key, address: *address };
+            match self.links.dial(now, &peer) {
+                Ok(link) => self.entry = Some(link),
+                Err(error) => self.counts.last_error = Some(error.to_string()),
+            }
+        }
+        Ok(self.entry.filter(|link| self.links.is_up(*link)))
+    }
+
+    /// Gives up what waited too long, and replaces what has grown old.
+    fn expire(&mut self, now: Now) {
+        let mut late = vec![];
+        let mut old = vec![];
+        for (key, circuit) in &self.pool {
+            let age = now.instant.saturating_duration_since(circuit.began);
+            let idle = self.flows.on(*key) == 0;
+            let worn = match circuit.purpose {
+                Purpose::Spare => age >= SPARE_LIFE,
+                Purpose::Streams(_) => idle && !circuit.takes(now.instant, isolation_of(circuit)),
+                Purpose::Test(_) => false,
+            };
+            let hopeless = circuit.silent.is_some_and(|since| {
+                idle || now.instant.saturating_duration_since(since) > 10 * circuit.patience()
+            });
+            if circuit.opened.is_none() && age >= BUILD_TIME {
+                late.push(*key);
+            } else if circuit.opened.is_some() && (worn || hopeless) {
+                old.push(*key);
+            }
+        }
+        for key in late {
+            self.avoid_beyond_entry(now, key);
+            self.origin.close(now, key);
+            self.lost(now, key, Failure::TimedOut);
+        }
+        for key in old {
+            self.close(now, key);
+        }
+    }
+
+    /// Some relay of the path does not answer; which, is not known. The entry answers for itself on its link.
+    fn avoid_beyond_entry(&mut self, now: Now, key: CircuitKey) {
+        let Some(circuit) = self.pool.get(&key) else { return };
+        for relay in circuit.path.iter().skip(1) {
+            self.paths.avoid(now.instant, *relay);
+        }
+    }
+
+    fn handle_cell(&mut self, now: Now, link: LinkId, mut packet: Packet<'_, Opened>) -> Result<(), DropReason> {
+        let word = packet.word();
+        let (key, hop) = match self.origin.handle_cell(now.instant, link, word, packet.cell()) {
+            Ok(opened) => opened,
+            Err((key, reason)) => {
+                if let (Some(key), DropReason::BadLayer) = (key, reason) {
+                    self.close(now, key);
+                    self.act(now);
+                    self.settle(now);
+                }
+                return Err(reason);
+            }
+        };
+        let last = self.origin.hops(key).map_or(0, |hops| hops - 1);
+        let honest = match cell::read_body(cell::body(packet.cell())) {
+            // circuit.cell.2: only the exit speaks.
+            Ok((BodyType::Quic, data)) if hop == last => self.flows.handle_packet(now.instant, key, data).is_ok(),
+            Ok(_) | Err(_) => false,
+        };
+        if let Some(circuit) = self.pool.get_mut(&key) {
+            circuit.received += 1;
+            circuit.heard = now.instant;
+            circuit.silent = None;
+        }
+        if !honest {
+            self.close(now, key);
+        }
+        self.act(now);
+        if !honest || !self.waiting.is_empty() {
+            self.settle(now);
+        }
+        Ok(())
+    }
+
+    fn handle_other(&mut self, now: Now, link: LinkId, mut packet: Packet<'_, Opened>) -> Result<(), DropReason> {
+        let word = packet.word();
+        match word.kind() {
+            Some(PacketType::Reply) => {
+                let (key, answered) = self.origin.handle_reply(now, link, word, packet.cell())?;
+                self.handle_reply(now, key, answered);
+                Ok(())
+            }
+            Some(PacketType::Destroy) => {
+                let key = self.origin.handle_destroy(now, link, word)?;
+                self.lost(now, key, Failure::Destroyed);
+                Ok(())
+            }
+            Some(PacketType::Cell | PacketType::Setup | PacketType::Control) | None => Err(DropReason::Misbehaved),
+        }
+    }
+
+    /// Writes the next cell of a stream.
+    fn transmit_streams(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
+        loop {
+            let flows = &mut self.flows;
+            let mut packet = Packet::blank(out);
+            let mut chosen = None;
+            cell::write_body(cell::body(packet.cell()), BodyType::Quic, |data| {
+                let (key, length) = flows.poll_transmit(now.instant, data)?;
+                chosen = Some(key);
+                Some(length)
+            })
+            .ok()?;
+            let key = chosen?;
+            let last = self.origin.hops(key)?.checked_sub(1)?;
+            let Some((link, word)) = self.origin.seal(key, last, packet.cell()) else {
+                self.close(now, key);
+                self.act(now);
+                continue;
+            };
+            if let Some(circuit) = self.pool.get_mut(&key) {
+                circuit.sent += 1;
+            }
+            packet.set_word(word);
+            if let Ok((_, to)) = self.links.seal(now, link, packet) {
+                return Some(to);
+            }
+        }
+    }
+
+    fn transmit_waiting(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
+        while let Some((link, word, cell)) = self.outbox.pop_front() {
+            let mut packet = Packet::blank(out);
+            packet.set_word(word);
+            *packet.cell() = *cell;
+            if let Ok((_, to)) = self.links.seal(now, link, packet) {
+                return Some(to);
+            }
+        }
+        None
+    }
+}
+
+const fn isolation_of(circuit: &Circuit) -> Option<&Credentials> {
+    match &circuit.purpose {
+        Purpose::Streams(Some(credentials)) => Some(credentials),
+        Purpose::Streams(None) | Purpose::Spare | Purpose::Test(_) => None,
+    }
+}
+
+impl Node for ClientNode {
+    fn handle_datagram(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        packet: Packet<'_, Sealed>,
+    ) -> Result<Verdict, DropReason> {
+        match self.links.open(now, from, packet)? {
+            Arrival::Circuit { link, packet } if packet.word().kind() == Some(PacketType::Cell) => {
+                self.handle_cell(now, link, packet)?;
+            }
+            Arrival::Circuit { link, packet } => {
+                let handled = self.handle_other(now, link, packet);
+                self.settle(now);
+                handled?;
+            }
+            Arrival::Consumed => {
+                self.act(now);
+                self.settle(now);
+            }
+        }
+        Ok(Verdict::Consumed)
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.links.handle_timeout(now);
+        self.flows.handle_timeout(now.instant);
+        self.act(now);
+        if self.tick.is_some_and(|tick| tick <= now.instant) {
+            self.expire(now);
+            self.find_silence(now);
+            self.tick = Some(now.after(TICK));
+        }
+        self.settle(now);
+    }
+
+    fn poll_transmit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
+        self.transmit_waiting(now, out)
+            .or_else(|| self.links.poll_transmit(now, out))
+            .or_else(|| self.transmit_streams(now, out))
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        [self.links.poll_timeout(), self.flows.poll_timeout(), self.tick].into_iter().flatten().min()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn flow_read(&mut self, now: Now, flow: FlowId, max: usize) -> FlowRead {
+        if self.wishes.get(&flow).is_some_and(|wish| wish.stage != Stage::Open) {
+            return FlowRead::Blocked;
+        }
+        let read = self.flows.read(flow, max);
+        if let FlowRead::Data(bytes) = &read {
+            self.counts.bytes_down += bytes.len() as u64;
+        }
+        self.forget_if_over(now, flow);
+        read
+    }
+
+    fn flow_write(&mut self, now: Now, flow: FlowId, bytes: &[u8]) -> FlowWrite {
+        match self.wishes.get_mut(&flow) {
+            None => return FlowWrite::Reset,
+            Some(Wish { stage: Stage::Waiting, .. }) => return FlowWrite::Accepted(0),
+            Some(Wish { stage: Stage::Asked { wrote, .. }, .. }) => *wrote = true,
+            Some(Wish { stage: Stage::Open, .. }) => {}
+        }
+        let written = self.flows.write(flow, bytes);
+        if let FlowWrite::Accepted(taken) = written {
+            self.counts.bytes_up += taken as u64;
+        }
+        self.forget_if_over(now, flow);
+        written
+    }
+
+    fn flow_finish(&mut self, now: Now, flow: FlowId) {
+        self.flows.finish(flow);
+        self.forget_if_over(now, flow);
+    }
+
+    fn flow_reset(&mut self, now: Now, flow: FlowId) {
+        self.waiting.retain(|waiting| *waiting != flow);
+        self.flows.reset(flow);
+        self.wishes.remove(&flow);
+        self.act(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

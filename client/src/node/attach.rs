@@ -1,0 +1,252 @@
+//! How streams of applications find their circuits.
+
+use super::{
+    BTreeMap, CircuitKey, ClientNode, Credentials, Event, FlowEvent, FlowId, FlowRead, Kind,
+    MAX_BUILDING, MAX_REQUEST, NoPath, Now, Purpose, ReplyCode, Request, Stage,
+};
+use std::time::Duration;
+
+/// How long an application waits for a circuit.
+const WAIT: Duration = Duration::from_secs(30);
+/// Circuits that are tried for one stream.
+const TRIES: u32 = 5;
+
+impl ClientNode {
+    /// Attaches what waits, and builds what is missing.
+    pub(super) fn settle(&mut self, now: Now) {
+        self.give_up_late(now);
+        let missing = self.attach_waiting(now);
+        match self.entry_up(now) {
+            Err(no_path) => self.refuse_waiting(&no_path),
+            Ok(None) => {}
+            Ok(Some(link)) => {
+                self.build_missing(now, link, &missing);
+                self.build_tests(now, link);
+            }
+        }
+        self.act(now);
+    }
+
+    /// Attaches the wishes that a circuit can take; the ports and numbers of those that need one more.
+    fn attach_waiting(&mut self, now: Now) -> BTreeMap<Option<Credentials>, u16> {
+        let mut missing = BTreeMap::new();
+        let mut left = std::collections::VecDeque::new();
+        while let Some(flow) = self.waiting.pop_front() {
+            let Some(wish) = self.wishes.get(&flow) else { continue };
+            let (isolation, port) = (wish.isolation.clone(), wish.target.port);
+            match self.circuit_for(now, isolation.as_ref(), port) {
+                Some(key) if self.ask(now, flow, key) => {}
+                // A circuit that is there but full will have room again.
+                Some(_) => left.push_back(flow),
+                None => {
+                    left.push_back(flow);
+                    missing.entry(isolation).or_insert(port);
+                }
+            }
+        }
+        self.waiting = left;
+        missing
+    }
+
+    /// A circuit that may take a stream of this application to this port; a spare one becomes the application's.
+    fn circuit_for(&mut self, now: Now, isolation: Option<&Credentials>, port: u16) -> Option<CircuitKey> {
+        let view = &self.config.view;
+        let serves = |path: &[circuit::keys::RelayId]| {
+            path.last()
+                .and_then(|id| view.get(id))
+                .is_some_and(|relay| relay.exit.as_ref().is_some_and(|exit| exit.accepts(port)))
+        };
+        let own = self.pool.iter().find(|(_, c)| c.takes(now.instant, isolation) && serves(&c.path));
+        if let Some((key, _)) = own {
+            return Some(*key);
+        }
+        let (key, spare) = self.pool.iter_mut().find(|(_, c)| c.is_spare() && serves(&c.path))?;
+        spare.purpose = Purpose::Streams(isolation.cloned());
+        spare.used = Some(now.instant);
+        Some(*key)
+    }
+
+    /// Sends the request of a wish over a circuit; false if the circuit may open no more streams now.
+    fn ask(&mut self, now: Now, flow: FlowId, key: CircuitKey) -> bool {
+        if !self.flows.open(key, flow) {
+            return false;
+        }
+        let Some(wish) = self.wishes.get_mut(&flow) else { return false };
+        let request = Request { kind: Kind::Connect, target: wish.target.clone() };
+        let mut bytes = [0; MAX_REQUEST];
+        let mut writer = wire::Writer::new(&mut bytes);
+        let written = request.write(&mut writer).map(|()| writer.written()).unwrap_or(0);
+        wish.stage = Stage::Asked { at: now.instant, wrote: false };
+        wish.tries += 1;
+        // A fresh stream has room for a request.
+        let _ = self.flows.write(flow, bytes.get(..written).unwrap_or_default());
+        self.events.push_back(Event::Writable(flow));
+        true
+    }
+
+    fn build_missing(&mut self, now: Now, link: circuit::link::LinkId, missing: &BTreeMap<Option<Credentials>, u16>) {
+        let building = self.pool.values().filter(|c| c.opened.is_none() && c.purpose == Purpose::Spare).count();
+        let spare = self.pool.values().filter(|c| c.is_spare()).count();
+        // A setup that takes long is raced by another one.
+        let slow = self
+            .pool
+            .values()
+            .filter(|c| c.opened.is_none() && now.instant.saturating_duration_since(c.began) > Duration::from_secs(1))
+            .count();
+        let wanted = missing.len() + self.config.prebuilt.saturating_sub(spare);
+        let active = building.saturating_sub(slow);
+        let room = MAX_BUILDING.saturating_sub(building);
+        let ports = missing.values().copied().map(Some).chain(std::iter::repeat(None));
+        for port in ports.take(wanted).skip(active).take(room) {
+            if let Err(no_path) = self.build(now, link, Purpose::Spare, port) {
+                if port.is_some() {
+                    self.refuse_waiting(&no_path);
+                }
+                self.counts.last_error = Some(no_path.to_string());
+                return;
+            }
+        }
+    }
+
+    fn build_tests(&mut self, now: Now, link: circuit::link::LinkId) {
+        let numbers: Vec<_> = self.tests.keys().copied().collect();
+        for number in numbers {
+            while let Some(run) = self.tests.get_mut(&number).filter(|run| run.may_begin()) {
+                run.begun += 1;
+                if let Err(no_path) = self.build(now, link, Purpose::Test(number), None) {
+                    self.counts.last_error = Some(no_path.to_string());
+                    if let Some(run) = self.tests.get_mut(&number) {
+                        *run.failed.entry("no path").or_default() += 1;
+                        if run.done() >= run.asked {
+                            run.ended = Some(now.instant);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// No circuit can ever take these wishes as things are.
+    fn refuse_waiting(&mut self, no_path: &NoPath) {
+        self.counts.last_error = Some(no_path.to_string());
+        for flow in std::mem::take(&mut self.waiting) {
+            self.answer(flow, ReplyCode::NetworkUnreachable);
+        }
+    }
+
+    fn give_up_late(&mut self, now: Now) {
+        let late: Vec<_> = self
+            .waiting
+            .iter()
+            .filter(|flow| {
+                self.wishes.get(flow).is_none_or(|wish| {
+                    now.instant.saturating_duration_since(wish.since) > WAIT || wish.tries >= TRIES
+                })
+            })
+            .copied()
+            .collect();
+        for flow in late {
+            self.waiting.retain(|waiting| *waiting != flow);
+            self.answer(flow, ReplyCode::TtlExpired);
+        }
+    }
+
+    /// Answers a wish that is over.
+    fn answer(&mut self, flow: FlowId, code: ReplyCode) {
+        if self.wishes.remove(&flow).is_some() {
+            self.events.push_back(Event::Answered(flow, code));
+        }
+    }
+
+    pub(super) fn handle_flow_event(&mut self, now: Now, event: FlowEvent) {
+        match event {
+            FlowEvent::Readable(flow) => self.readable(now, flow),
+            FlowEvent::Writable(flow) => self.events.push_back(Event::Writable(flow)),
+            FlowEvent::Closed(flow) => self.closed(flow),
+            FlowEvent::Lost(circuit, _) => self.close(now, circuit),
+            // A client accepts no streams; wishes that wait for room are looked at in `settle`.
+            FlowEvent::Opened(flow, _) => self.flows.reset(flow),
+            FlowEvent::Available(_) => {}
+        }
+    }
+
+    fn readable(&mut self, now: Now, flow: FlowId) {
+        match self.wishes.get(&flow).map(|wish| wish.stage) {
+            Some(Stage::Asked { .. }) => match self.flows.read(flow, 1) {
+                FlowRead::Data(byte) => {
+                    let code = ReplyCode::from_byte(byte.first().copied().unwrap_or(1));
+                    if code == ReplyCode::Succeeded {
+                        if let Some(wish) = self.wishes.get_mut(&flow) {
+                            wish.stage = Stage::Open;
+                        }
+                        self.events.push_back(Event::Answered(flow, code));
+                    } else {
+                        self.flows.reset(flow);
+                        self.answer(flow, code);
+                    }
+                }
+                FlowRead::Blocked => {}
+                FlowRead::Finished | FlowRead::Reset => {
+                    self.flows.reset(flow);
+                    self.answer(flow, ReplyCode::GeneralFailure);
+                }
+            },
+            Some(Stage::Open) => self.events.push_back(Event::Readable(flow)),
+            Some(Stage::Waiting) | None => {}
+        }
+        self.forget_if_over(now, flow);
+    }
+
+    /// The circuit of a flow is gone: a request that nothing followed is made again elsewhere.
+    fn closed(&mut self, flow: FlowId) {
+        let Some(wish) = self.wishes.get_mut(&flow) else { return };
+        match wish.stage {
+            Stage::Asked { wrote: false, .. } => {
+                wish.stage = Stage::Waiting;
+                self.waiting.push_back(flow);
+            }
+            Stage::Asked { wrote: true, .. } => self.answer(flow, ReplyCode::GeneralFailure),
+            Stage::Waiting => {}
+            Stage::Open => {
+                self.wishes.remove(&flow);
+                self.events.push_back(Event::Closed(flow));
+            }
+        }
+    }
+
+    /// Finds circuits that do not answer, and asks elsewhere what was asked there.
+    pub(super) fn find_silence(&mut self, now: Now) {
+        let mut again = vec![];
+        for (flow, wish) in &self.wishes {
+            let Stage::Asked { at, wrote } = wish.stage else { continue };
+            let Some(key) = self.flows.circuit(*flow) else { continue };
+            let Some(circuit) = self.pool.get_mut(&key) else { continue };
+            let waited = now.instant.saturating_duration_since(at);
+            if waited > circuit.patience() && circuit.heard < at {
+                circuit.silent.get_or_insert(now.instant);
+                if !wrote {
+                    again.push((*flow, key));
+                }
+            }
+        }
+        for (flow, key) in again {
+            self.flows.reset(flow);
+            self.avoid_beyond_entry(now, key);
+            if let Some(wish) = self.wishes.get_mut(&flow) {
+                wish.stage = Stage::Waiting;
+                self.waiting.push_back(flow);
+            }
+        }
+    }
+
+    /// Forgets a stream whose directions are both over.
+    pub(super) fn forget_if_over(&mut self, now: Now, flow: FlowId) {
+        if self.flows.circuit(flow).is_none()
+            && self.wishes.get(&flow).is_some_and(|wish| wish.stage == Stage::Open)
+        {
+            self.wishes.remove(&flow);
+        }
+        self.tick.get_or_insert(now.instant);
+    }
+}
+

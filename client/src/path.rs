@@ -1,0 +1,170 @@
+//! The choice of a path: which relays, in which order.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use circuit::aead::Suite;
+use circuit::keys::{Random, RelayId};
+use circuit::node::Now;
+use circuit::setup::{EPOCH_SECONDS, PathHop, Terms};
+use directory::descriptor::SignedDescriptor;
+use directory::view::View;
+use rand_core::Rng as _;
+
+/// How long a relay that may have failed is avoided where others will do.
+const AVOIDED: Duration = Duration::from_secs(60);
+
+/// Why there is no path; says what is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPath {
+    /// Too few relays for so many hops.
+    #[error("{usable} of {known} known relays can be used now, and a path of {hops} hops needs {hops}: lower the number of hops or get a newer network file")]
+    TooFewRelays {
+        /// In the view.
+        known: usize,
+        /// With a valid descriptor and an onion key.
+        usable: usize,
+        /// Asked for.
+        hops: usize,
+    },
+    /// No exit for this port.
+    #[error("none of {usable} usable relays is an exit for port {port}")]
+    NoExit {
+        /// With a valid descriptor and an onion key.
+        usable: usize,
+        /// Asked for; 0 stands for any.
+        port: u16,
+    },
+}
+
+/// Chooses relays at random, keeps to one entry, and avoids for a while what may have failed.
+#[derive(Debug)]
+pub struct Paths {
+    rng: Random,
+    entry: Option<RelayId>,
+    avoided: BTreeMap<RelayId, Instant>,
+}
+
+impl Paths {
+    /// A chooser whose randomness is `rng`.
+    pub const fn new(rng: Random) -> Self {
+        Self { rng, entry: None, avoided: BTreeMap::new() }
+    }
+
+    /// Avoids a relay for a while; an entry that is avoided is given up.
+    pub fn avoid(&mut self, now: Instant, relay: RelayId) {
+        self.avoided.insert(relay, now + AVOIDED);
+        if self.entry == Some(relay) {
+            self.entry = None;
+        }
+    }
+
+    /// Trusts a relay again: it took part in something that worked.
+    pub fn trust(&mut self, relay: &RelayId) {
+        self.avoided.remove(relay);
+    }
+
+    fn is_avoided(&self, now: Now, relay: &RelayId) -> bool {
+        self.avoided.get(relay).is_some_and(|until| *until > now.instant)
+    }
+
+    /// The entry in use; chosen anew when there is none or it cannot be used any more.
+    ///
+    /// With one hop the entry is the exit too. Otherwise relays that are no exits come first: exits are scarcer.
+    pub fn entry(&mut self, view: &View, now: Now, hops: usize) -> Result<RelayId, NoPath> {
+        if let Some(entry) = self.entry
+            && view.usable(&entry, now.unix()).is_ok()
+            && (hops > 1 || view.get(&entry).is_some_and(|relay| relay.exit.is_some()))
+        {
+            return Ok(entry);
+        }
+        let usable: Vec<_> = usable(view, now).collect();
+        if usable.len() < hops {
+            return Err(NoPath::TooFewRelays { known: view.iter().len(), usable: usable.len(), hops });
+        }
+        let ranks: [fn(&Self, Now, &SignedDescriptor, bool) -> bool; 4] = [
+            |me, now, relay, single| !me.is_avoided(now, &relay.id) && relay.exit.is_some() == single,
+            |me, now, relay, single| !me.is_avoided(now, &relay.id) && !single,
+            |_, _, relay, single| relay.exit.is_some() == single,
+            |_, _, _, single| !single,
+        ];
+        for rank in ranks {
+            let fit: Vec<_> =
+                usable.iter().filter(|relay| rank(self, now, relay, hops == 1)).map(|relay| relay.id).collect();
+            if let Some(entry) = self.pick(&fit) {
+                self.entry = Some(entry);
+                return Ok(entry);
+            }
+        }
+        Err(NoPath::NoExit { usable: usable.len(), port: 0 })
+    }
+
+    /// A path of `hops` relays from the entry to an exit for `port` (any exit where there is none); no relay twice.
+    pub fn choose(&mut self, view: &View, now: Now, hops: usize, port: Option<u16>) -> Result<Vec<PathHop>, NoPath> {
+        let entry = self.entry(view, now, hops)?;
+        let usable: Vec<_> = usable(view, now).collect();
+        let mut path = vec![entry];
+        if hops > 1 {
+            let exits: Vec<_> = usable
+                .iter()
+                .filter(|relay| {
+                    relay.exit.as_ref().is_some_and(|exit| port.is_none_or(|port| exit.accepts(port)))
+                        && relay.id != entry
+                })
+                .map(|relay| relay.id)
+                .collect();
+            let exit = self
+                .pick_trusted(now, &exits)
+                .ok_or(NoPath::NoExit { usable: usable.len(), port: port.unwrap_or(0) })?;
+            while path.len() + 1 < hops {
+                let middles: Vec<_> = usable
+                    .iter()
+                    .map(|relay| relay.id)
+                    .filter(|id| *id != exit && !path.contains(id))
+                    .collect();
+                let middle = self.pick_trusted(now, &middles).ok_or(NoPath::TooFewRelays {
+                    known: view.iter().len(),
+                    usable: usable.len(),
+                    hops,
+                })?;
+                path.push(middle);
+            }
+            path.push(exit);
+        } else if let Some(port) = port
+            && !view.get(&entry).is_some_and(|r| r.exit.as_ref().is_some_and(|exit| exit.accepts(port)))
+        {
+            return Err(NoPath::NoExit { usable: usable.len(), port });
+        }
+        Ok(path.iter().filter_map(|id| hop(view, now, id)).collect())
+    }
+
+    /// One of them at random; of those that are not avoided, if there are any.
+    fn pick_trusted(&mut self, now: Now, ids: &[RelayId]) -> Option<RelayId> {
+        let trusted: Vec<_> = ids.iter().copied().filter(|id| !self.is_avoided(now, id)).collect();
+        if trusted.is_empty() { self.pick(ids) } else { self.pick(&trusted) }
+    }
+
+    fn pick(&mut self, ids: &[RelayId]) -> Option<RelayId> {
+        let count = u64::try_from(ids.len()).ok().filter(|count| *count > 0)?;
+        // The bias of a 64-bit draw over so few relays is far below anything that can be seen.
+        let at = usize::try_from(self.rng.next_u64() % count).ok()?;
+        ids.get(at).copied()
+    }
+}
+
+fn epoch(now: Now) -> u32 {
+    u32::try_from(now.unix() / EPOCH_SECONDS).unwrap_or(u32::MAX)
+}
+
+fn usable(view: &View, now: Now) -> impl Iterator<Item = &SignedDescriptor> {
+    view.iter().filter(move |relay| view.usable(&relay.id, now.unix()).is_ok())
+}
+
+fn hop(view: &View, now: Now, id: &RelayId) -> Option<PathHop> {
+    let epoch = epoch(now);
+    let onion = *view.onion_key(id, epoch)?;
+    Some(PathHop { id: *id, onion, epoch, suite: Suite::Aegis128L, terms: Terms::default() })
+}
+
+#[cfg(test)]
+mod tests;

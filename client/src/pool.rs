@@ -1,0 +1,178 @@
+//! The circuits of a client: what each is for, and how it does.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use circuit::keys::RelayId;
+use circuit::setup::Status;
+use circuit::table::CircuitKey;
+
+use crate::socks::Credentials;
+
+/// A circuit takes new streams for so long after its first one.
+pub(crate) const FRESH: Duration = Duration::from_secs(600);
+/// A spare circuit is replaced after so long.
+pub(crate) const SPARE_LIFE: Duration = Duration::from_secs(1800);
+
+/// What a circuit is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Nobody yet.
+    Spare,
+    /// The streams of one application, by its credentials.
+    Streams(Option<Credentials>),
+    /// A measurement, by its number.
+    Test(u64),
+}
+
+/// One circuit.
+#[derive(Clone, Debug)]
+pub struct Circuit {
+    /// Its relays, entry first.
+    pub path: Vec<RelayId>,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// When the setup was sent.
+    pub began: Instant,
+    /// When the reply came, if it has.
+    pub opened: Option<Instant>,
+    /// When its first stream was attached.
+    pub used: Option<Instant>,
+    /// When the last cell came.
+    pub heard: Instant,
+    /// Since when it is silent where it should not be; it takes no new streams then.
+    pub silent: Option<Instant>,
+    /// Cells sent.
+    pub sent: u64,
+    /// Cells received.
+    pub received: u64,
+}
+
+impl Circuit {
+    /// A circuit whose setup was sent now.
+    pub const fn new(now: Instant, path: Vec<RelayId>, purpose: Purpose) -> Self {
+        Self {
+            path,
+            purpose,
+            began: now,
+            opened: None,
+            used: None,
+            heard: now,
+            silent: None,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// How long the setup took: a good first guess of the round trip.
+    pub fn setup_time(&self) -> Option<Duration> {
+        Some(self.opened?.saturating_duration_since(self.began))
+    }
+
+    /// How long an answer may take before silence means something.
+    pub fn patience(&self) -> Duration {
+        (self.setup_time().unwrap_or_default() * 3).max(Duration::from_secs(1))
+    }
+
+    /// Whether it takes a new stream of this application (circuit.isolation.1).
+    pub fn takes(&self, now: Instant, isolation: Option<&Credentials>) -> bool {
+        let fresh = self.used.is_none_or(|used| now.saturating_duration_since(used) < FRESH);
+        let same = match &self.purpose {
+            Purpose::Streams(own) => own.as_ref() == isolation,
+            Purpose::Spare | Purpose::Test(_) => false,
+        };
+        self.opened.is_some() && self.silent.is_none() && fresh && same
+    }
+
+    /// Whether it stands and nobody has it.
+    pub fn is_spare(&self) -> bool {
+        self.purpose == Purpose::Spare && self.opened.is_some() && self.silent.is_none()
+    }
+}
+
+/// Why a circuit was not built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// A relay refused.
+    Refused(Status),
+    /// Nobody answered in time.
+    TimedOut,
+    /// The link to the entry was lost.
+    LinkLost,
+    /// The reply was not one that honest relays make.
+    BadReply,
+    /// A relay ended the circuit.
+    Destroyed,
+}
+
+impl Failure {
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused(status) => status.as_str(),
+            Self::TimedOut => "timed out",
+            Self::LinkLost => "link lost",
+            Self::BadReply => "bad reply",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}
+
+/// A series of circuits built for measurement.
+#[derive(Clone, Debug)]
+pub struct TestRun {
+    /// How many are wanted.
+    pub asked: usize,
+    /// How many at a time.
+    pub concurrency: usize,
+    /// How many were begun.
+    pub begun: usize,
+    /// The time of each that stood.
+    pub times: Vec<Duration>,
+    /// How many failed, and why.
+    pub failed: BTreeMap<&'static str, u64>,
+    /// When the first began.
+    pub started: Instant,
+    /// When the last ended, once it has.
+    pub ended: Option<Instant>,
+}
+
+impl TestRun {
+    /// A run of `asked` circuits.
+    pub const fn new(now: Instant, asked: usize, concurrency: usize) -> Self {
+        Self {
+            asked,
+            concurrency,
+            begun: 0,
+            times: Vec::new(),
+            failed: BTreeMap::new(),
+            started: now,
+            ended: None,
+        }
+    }
+
+    /// How many have come to an end.
+    pub fn done(&self) -> usize {
+        let failed: u64 = self.failed.values().sum();
+        self.times.len() + usize::try_from(failed).unwrap_or(usize::MAX)
+    }
+
+    /// Whether one more may begin now.
+    pub fn may_begin(&self) -> bool {
+        self.begun < self.asked && self.begun - self.done() < self.concurrency.max(1)
+    }
+
+    /// Notes the end of one circuit.
+    pub fn note(&mut self, now: Instant, outcome: Result<Duration, Failure>) {
+        match outcome {
+            Ok(time) => self.times.push(time),
+            Err(failure) => *self.failed.entry(failure.as_str()).or_default() += 1,
+        }
+        if self.done() >= self.asked {
+            self.ended = Some(now);
+        }
+    }
+}
+
+/// All circuits by their key.
+pub type Pool = BTreeMap<CircuitKey, Circuit>;

@@ -1,0 +1,104 @@
+//! What the client tells its own user: plain data, taken from the node's counters.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A client at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `starting`, `connecting`, `ready`, or `clock is off by N s`.
+    pub state: String,
+    /// Seconds since the client started.
+    pub uptime_s: u64,
+    /// Relays in each path.
+    pub hops: usize,
+    /// Where applications reach it by SOCKS5.
+    pub socks: SocketAddr,
+    /// Its circuits.
+    pub circuits: Circuits,
+    /// Open streams.
+    pub streams: u64,
+    /// Bytes of applications sent into streams since the start.
+    pub bytes_up: u64,
+    /// Bytes of streams given to applications since the start.
+    pub bytes_down: u64,
+    /// The round trip to the entry in milliseconds, if a link is up and was measured.
+    pub link_rtt_ms: Option<f64>,
+    /// What went wrong last, in plain words.
+    pub last_error: Option<String>,
+}
+
+/// How many circuits a client has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circuits {
+    /// Circuits that stand.
+    pub ready: u64,
+    /// Circuits whose setup is not answered yet.
+    pub building: u64,
+    /// Setups that failed since the start.
+    pub failed: u64,
+}
+
+/// One circuit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Circuit {
+    /// A number that means something in this client only.
+    pub id: u64,
+    /// `building`, `ready` or `closing`.
+    pub state: String,
+    /// `streams`, `spare` or `test`.
+    pub purpose: String,
+    /// Its relays, the entry first.
+    pub path: Vec<Hop>,
+    /// Seconds since its setup was sent.
+    pub age_s: u64,
+    /// The round trip to the last relay in milliseconds, if it was measured.
+    pub rtt_ms: Option<f64>,
+    /// Open streams.
+    pub streams: u64,
+    /// Cells sent.
+    pub cells_sent: u64,
+    /// Cells received.
+    pub cells_received: u64,
+}
+
+/// One relay of a path. Only the user's own control API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// The first bytes of the relay's id, in hexadecimal.
+    pub id: String,
+    /// The country that the relay's descriptor names, two lower-case letters.
+    pub country: Option<String>,
+    /// The address of the relay's links.
+    pub address: SocketAddr,
+}
+
+/// What came of a series of test circuits, which are closed again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildReport {
+    /// Circuits asked for.
+    pub asked: u64,
+    /// Circuits that stood.
+    pub built: u64,
+    /// Circuits that did not, by reason in plain words.
+    pub failed: BTreeMap<String, u64>,
+    /// How long all took together, in seconds.
+    pub seconds: f64,
+    /// Circuits built per second.
+    pub per_second: f64,
+    /// The time of one build in milliseconds; nothing if none was built.
+    pub ms: Option<Quantiles>,
+}
+
+/// How build times are spread, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// Half were faster.
+    pub p50: f64,
+    /// 19 of 20 were faster.
+    pub p95: f64,
+    /// The slowest.
+    pub max: f64,
+}

@@ -1,0 +1,263 @@
+//! The exit, pure: requests of streams, the exit policy, limits; connections are made by the driver
+//! (docs/spec/02-circuit.md section 3).
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use circuit::error::Misbehaved;
+use circuit::flows::{FlowEvent, Flows};
+use circuit::keys::Random;
+use circuit::node::{Event, FlowId, FlowRead, FlowWrite};
+use circuit::request::{Host, Kind, MAX_REQUEST, ReplyCode, Request};
+use circuit::stream::{End, StreamConfig};
+use circuit::table::CircuitKey;
+
+use crate::policy::ExitPolicy;
+
+/// The most flows of an exit.
+const MAX_FLOWS: usize = 16_384;
+/// What an exit believes of the round trip before it has measured it.
+const FIRST_RTT: Duration = Duration::from_millis(200);
+
+/// Where a flow stands.
+#[derive(Debug)]
+enum Stage {
+    /// The request has not come whole.
+    Reading(Vec<u8>),
+    /// The driver connects.
+    Connecting(Bytes),
+    /// Bytes pass; the ones that came with the request first.
+    Open(Bytes),
+}
+
+/// What the exit did with requests since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExitCounts {
+    /// Connections made.
+    pub connected: u64,
+    /// Refused by the policy.
+    pub refused: u64,
+    /// Not connected for any other reason.
+    pub failed: u64,
+}
+
+/// Streams and their destinations.
+#[derive(Debug)]
+pub struct Exit {
+    policy: ExitPolicy,
+    flows: Flows,
+    stages: HashMap<FlowId, Stage>,
+    events: VecDeque<Event>,
+    /// Circuits whose streams are over.
+    lost: VecDeque<CircuitKey>,
+    counts: ExitCounts,
+}
+
+impl Exit {
+    /// An exit with this policy.
+    pub fn new(policy: ExitPolicy, streams: StreamConfig, rng: Random) -> Self {
+        Self {
+            policy,
+            flows: Flows::new(End::Exit, streams, rng),
+            stages: HashMap::new(),
+            events: VecDeque::new(),
+            lost: VecDeque::new(),
+            counts: ExitCounts::default(),
+        }
+    }
+
+    /// Whether the exit may connect to a resolved address (circuit.exit.1).
+    pub fn allows(&self, ip: IpAddr, port: u16) -> bool {
+        self.policy.check(ip, port)
+    }
+
+    /// Takes a QUIC packet of a circuit that ends here; an error ends the circuit.
+    pub fn handle_packet(&mut self, now: Instant, circuit: CircuitKey, packet: &[u8]) -> Result<(), Misbehaved> {
+        if !self.flows.has(circuit) {
+            self.flows.add(now, circuit, FIRST_RTT).map_err(|_| Misbehaved("no streams"))?;
+        }
+        self.flows.handle_packet(now, circuit, packet)?;
+        self.collect();
+        Ok(())
+    }
+
+    /// The circuit is gone.
+    pub fn remove(&mut self, circuit: CircuitKey) {
+        self.flows.remove(circuit);
+        self.collect();
+    }
+
+    /// The next QUIC packet, and the circuit it belongs to.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<(CircuitKey, usize)> {
+        let next = self.flows.poll_transmit(now, out);
+        self.collect();
+        next
+    }
+
+    /// When [`Exit::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.flows.poll_timeout()
+    }
+
+    /// Lets the timers of the streams run.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.flows.handle_timeout(now);
+        self.collect();
+    }
+
+    /// What the driver is to do.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next circuit that is to be closed, its streams being over.
+    pub fn poll_lost(&mut self) -> Option<CircuitKey> {
+        self.lost.pop_front()
+    }
+
+    fn collect(&mut self) {
+        while let Some(event) = self.flows.poll_event() {
+            match event {
+                FlowEvent::Opened(flow, _) => {
+                    self.stages.insert(flow, Stage::Reading(Vec::new()));
+                    self.read_request(flow);
+                }
+                FlowEvent::Readable(flow) => match self.stages.get(&flow) {
+                    Some(Stage::Reading(_)) => self.read_request(flow),
+                    Some(Stage::Open(_)) => self.events.push_back(Event::Readable(flow)),
+                    // A reset while connecting is found once connected.
+                    Some(Stage::Connecting(_)) | None => {}
+                },
+                FlowEvent::Writable(flow) => self.events.push_back(Event::Writable(flow)),
+                FlowEvent::Closed(flow) => {
+                    self.stages.remove(&flow);
+                    self.events.push_back(Event::Closed(flow));
+                }
+                FlowEvent::Available(_) => {}
+                FlowEvent::Lost(circuit, _) => self.lost.push_back(circuit),
+            }
+        }
+    }
+
+    /// Reads on until the request is whole, and acts on it.
+    fn read_request(&mut self, flow: FlowId) {
+        loop {
+            let Some(Stage::Reading(bytes)) = self.stages.get_mut(&flow) else { return };
+            match Request::read(bytes) {
+                Err(_) => return self.answer_and_end(flow, ReplyCode::GeneralFailure),
+                Ok(Some((request, length))) => {
+                    let rest = Bytes::copy_from_slice(bytes.get(length..).unwrap_or_default());
+                    return self.begin(flow, request, rest);
+                }
+                Ok(None) => {}
+            }
+            let want = MAX_REQUEST.saturating_sub(bytes.len()).max(1);
+            match self.flows.read(flow, want) {
+                FlowRead::Data(more) => {
+                    if let Some(Stage::Reading(bytes)) = self.stages.get_mut(&flow) {
+                        bytes.extend_from_slice(&more);
+                    }
+                }
+                FlowRead::Blocked => return,
+                FlowRead::Finished | FlowRead::Reset => {
+                    self.flows.reset(flow);
+                    self.stages.remove(&flow);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, flow: FlowId, request: Request, rest: Bytes) {
+        if request.kind != Kind::Connect {
+            return self.answer_and_end(flow, ReplyCode::CommandNotSupported);
+        }
+        if self.stages.len() > MAX_FLOWS {
+            return self.answer_and_end(flow, ReplyCode::GeneralFailure);
+        }
+        if let Host::Ip(ip) = request.target.host
+            && !self.allows(ip, request.target.port)
+        {
+            return self.answer_and_end(flow, ReplyCode::NotAllowed);
+        }
+        self.stages.insert(flow, Stage::Connecting(rest));
+        self.events.push_back(Event::Connect(flow, request.target));
+    }
+
+    /// The driver has connected, or has not.
+    pub fn connected(&mut self, flow: FlowId, outcome: ReplyCode) {
+        let Some(Stage::Connecting(rest)) = self.stages.get_mut(&flow) else { return };
+        if outcome != ReplyCode::Succeeded {
+            return self.answer_and_end(flow, outcome);
+        }
+        let rest = core::mem::take(rest);
+        self.stages.insert(flow, Stage::Open(rest));
+        self.counts.connected += 1;
+        if self.flows.write(flow, &[ReplyCode::Succeeded.byte()]) == FlowWrite::Reset {
+            self.stages.remove(&flow);
+            self.events.push_back(Event::Closed(flow));
+        }
+    }
+
+    fn answer_and_end(&mut self, flow: FlowId, code: ReplyCode) {
+        match code {
+            ReplyCode::NotAllowed => self.counts.refused += 1,
+            _ => self.counts.failed += 1,
+        }
+        // A peer that takes no answer has left.
+        let _ = self.flows.write(flow, &[code.byte()]);
+        self.flows.finish(flow);
+        self.flows.stop(flow);
+        self.stages.remove(&flow);
+    }
+
+    /// Bytes for the destination.
+    pub fn read(&mut self, flow: FlowId, max: usize) -> FlowRead {
+        match self.stages.get_mut(&flow) {
+            Some(Stage::Open(rest)) if !rest.is_empty() => FlowRead::Data(rest.split_to(max.min(rest.len()))),
+            Some(Stage::Open(_)) => self.flows.read(flow, max),
+            Some(Stage::Reading(_) | Stage::Connecting(_)) => FlowRead::Blocked,
+            None => FlowRead::Reset,
+        }
+    }
+
+    /// Bytes from the destination.
+    pub fn write(&mut self, flow: FlowId, bytes: &[u8]) -> FlowWrite {
+        self.flows.write(flow, bytes)
+    }
+
+    /// The destination ended its direction.
+    pub fn finish(&mut self, flow: FlowId) {
+        self.flows.finish(flow);
+        self.forget(flow);
+    }
+
+    /// The connection to the destination is gone.
+    pub fn reset(&mut self, flow: FlowId) {
+        self.flows.reset(flow);
+        self.stages.remove(&flow);
+    }
+
+    fn forget(&mut self, flow: FlowId) {
+        if self.flows.circuit(flow).is_none() {
+            self.stages.remove(&flow);
+        }
+    }
+
+    /// The number of flows.
+    pub fn open(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// The number of flows of a circuit.
+    pub fn on(&self, circuit: CircuitKey) -> usize {
+        self.flows.on(circuit)
+    }
+
+    /// What was done with requests.
+    pub const fn counts(&self) -> ExitCounts {
+        self.counts
+    }
+}

@@ -1,0 +1,388 @@
+//! A relay, pure: the straight pipe from packet to packet, and everything that is not a cell on its way through.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use circuit::cell::{self, BodyType};
+use circuit::error::DropReason;
+use circuit::keys::{BootId, DhSecret, IdentitySecret, NetworkId, Random, RelayId};
+use circuit::link::{Arrival, LinkConfig, LinkEvent, LinkId, LinkLimits, Links, Peer, RelayKeys, Suites};
+use circuit::node::{Event, FlowId, FlowRead, FlowWrite, Node, Now, Verdict};
+use circuit::packet::{CELL, Cell, CircuitWord, Opened, PACKET, Packet, PacketType, Sealed};
+use circuit::relay::{Action, CellStep, From, Relay, RelayConfig};
+use circuit::request::ReplyCode;
+use circuit::seen::SeenSetups;
+use circuit::setup::Status;
+use circuit::stream::StreamConfig;
+use circuit::table::CircuitKey;
+use directory::view::View;
+use rand_core::{Rng as _, SeedableRng as _};
+
+use crate::exit::Exit;
+use crate::policy::ExitPolicy;
+
+/// The most packets that wait for their turn; only control traffic waits.
+const MAX_OUTBOX: usize = 16_384;
+
+/// A relay's secrets.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Who it is.
+    pub identity: IdentitySecret,
+    /// What its links are authenticated by.
+    pub link: DhSecret,
+    /// What setups are sealed to, by epoch.
+    pub onion: BTreeMap<u32, DhSecret>,
+}
+
+/// What a relay is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// Its secrets.
+    pub keys: Keys,
+    /// Its network.
+    pub network: NetworkId,
+    /// The other relays.
+    pub view: View,
+    /// What it connects to, if it is an exit.
+    pub exit: Option<ExitPolicy>,
+    /// Whether it is an exit for clients directly.
+    pub allow_single_hop: bool,
+    /// The setups it has seen before.
+    pub seen: SeenSetups,
+}
+
+/// A relay.
+#[derive(Debug)]
+pub struct RelayNode {
+    id: RelayId,
+    links: Links,
+    relay: Relay,
+    exit: Option<Exit>,
+    view: View,
+    rng: Random,
+    /// Half-open circuits that wait for a link.
+    extending: Vec<(LinkId, CircuitKey)>,
+    outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
+    events: VecDeque<Event>,
+}
+
+impl RelayNode {
+    /// A relay whose randomness comes from `seed`.
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        let mut rng = Random::from_seed(seed);
+        let id = config.keys.identity.id();
+        let boot = BootId(rng.next_u64());
+        let keys = RelayKeys { identity: config.keys.identity, link: config.keys.link };
+        let link_config = LinkConfig {
+            network: config.network,
+            relay: Some(keys),
+            boot,
+            suites: Suites::default(),
+            limits: LinkLimits::default(),
+        };
+        let mut links = Links::new(link_config, draw(&mut rng));
+        links.set_relays(config.view.iter().map(|relay| (relay.link_key, relay.id)));
+        let relay_config = RelayConfig {
+            exit: config.exit.is_some(),
+            single_hop: config.allow_single_hop,
+            ..RelayConfig::new(id)
+        };
+        let relay_rng = Random::from_seed(draw(&mut rng));
+        let exit_rng = Random::from_seed(draw(&mut rng));
+        Self {
+            id,
+            links,
+            relay: Relay::new(relay_config, config.keys.onion, config.seen, relay_rng),
+            exit: config.exit.map(|policy| Exit::new(policy, StreamConfig::default(), exit_rng)),
+            view: config.view,
+            rng,
+            extending: Vec::new(),
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The relay's name.
+    pub const fn id(&self) -> RelayId {
+        self.id
+    }
+
+    /// Its links, to look at.
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Its circuits, to look at.
+    pub const fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    /// Its exit, to look at.
+    pub const fn exit(&self) -> Option<&Exit> {
+        self.exit.as_ref()
+    }
+
+    /// Whether the exit may connect to a resolved address.
+    pub fn exit_allows(&self, ip: IpAddr, port: u16) -> bool {
+        self.exit.as_ref().is_some_and(|exit| exit.allows(ip, port))
+    }
+
+    /// The driver has connected a flow to its destination, or has not.
+    pub fn connected(&mut self, flow: FlowId, outcome: ReplyCode) {
+        if let Some(exit) = &mut self.exit {
+            exit.connected(flow, outcome);
+        }
+    }
+
+    /// The straight pipe: one packet, one buffer.
+    fn pipe(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        mut packet: Packet<'_, Opened>,
+    ) -> Result<Verdict, DropReason> {
+        let word = packet.word();
+        match self.relay.handle_cell(now.instant, link, word, packet.cell())? {
+            CellStep::Pass(link, word) => {
+                packet.set_word(word);
+                let (_, to) = self.links.seal(now, link, packet)?;
+                Ok(Verdict::Forward(to))
+            }
+            CellStep::Here(circuit) => {
+                self.consume(now, circuit, packet.cell());
+                Ok(Verdict::Consumed)
+            }
+        }
+    }
+
+    /// Takes the body of a cell that ends here.
+    fn consume(&mut self, now: Now, circuit: CircuitKey, cell: &mut Cell) {
+        let honest = match (cell::read_body(cell::body(cell)), &mut self.exit) {
+            (Ok((BodyType::Padding, _)), _) => true,
+            (Ok((BodyType::Quic, packet)), Some(exit)) if self.relay.is_exit(circuit) => {
+                exit.handle_packet(now.instant, circuit, packet).is_ok()
+            }
+            // circuit.cell.5
+            _ => false,
+        };
+        if !honest {
+            self.relay.close(now, circuit);
+        }
+        self.act(now);
+    }
+
+    fn handle_other(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        mut packet: Packet<'_, Opened>,
+    ) -> Result<(), DropReason> {
+        let word = packet.word();
+        match word.kind() {
+            Some(PacketType::Setup) => {
+                let from = From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
+                self.relay.handle_setup(now, from, word, packet.cell())
+            }
+            Some(PacketType::Reply) => self.relay.handle_reply(now, link, word, packet.cell()),
+            Some(PacketType::Destroy) => self.relay.handle_destroy(now, link, word),
+            Some(PacketType::Cell | PacketType::Control) | None => Err(DropReason::Misbehaved),
+        }
+    }
+
+    /// Does what the parts want done, until they want nothing more.
+    fn act(&mut self, now: Now) {
+        loop {
+            while let Some(event) = self.links.poll_event() {
+                self.handle_link_event(now, event);
+            }
+            while let Some(circuit) = self.exit.as_mut().and_then(Exit::poll_lost) {
+                self.relay.close(now, circuit);
+            }
+            let Some(action) = self.relay.poll_action() else { return };
+            match action {
+                Action::Log(entry) => self.events.push_back(Event::Persist(entry)),
+                Action::Send(link, word, cell) => {
+                    if self.outbox.len() < MAX_OUTBOX {
+                        self.outbox.push_back((link, word, cell));
+                    }
+                }
+                Action::Extend(circuit, next) => self.extend(now, circuit, next),
+                Action::Hold(link) => self.links.hold(link),
+                Action::Release(link) => self.links.release(now, link),
+                Action::Ended(circuit) => {
+                    self.extending.retain(|(_, waiting)| *waiting != circuit);
+                    if let Some(exit) = &mut self.exit {
+                        exit.remove(circuit);
+                    }
+                }
+            }
+        }
+    }
+
+    /// link.address.1: the address is the one that the next relay's own descriptor names.
+    fn extend(&mut self, now: Now, circuit: CircuitKey, next: RelayId) {
+        let peer = self.view.usable(&next, now.unix()).ok().and_then(|relay| {
+            let address = *relay.addresses.first()?;
+            Some(Peer { id: relay.id, link_key: relay.link_key, address })
+        });
+        let Some(link) = peer.and_then(|peer| self.links.dial(now, &peer).ok()) else {
+            return self.relay.refuse(now, circuit, Status::Unreachable);
+        };
+        if self.links.is_up(link) {
+            self.relay.onward(circuit, link, self.links.our_opener(link));
+        } else {
+            self.extending.push((link, circuit));
+        }
+    }
+
+    fn handle_link_event(&mut self, now: Now, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { link } => {
+                let our_opener = self.links.our_opener(link);
+                for (_, circuit) in self.extending.extract_if(.., |(waits_for, _)| *waits_for == link) {
+                    self.relay.onward(circuit, link, our_opener);
+                }
+            }
+            LinkEvent::Lost { link } => {
+                for (_, circuit) in self.extending.extract_if(.., |(waits_for, _)| *waits_for == link) {
+                    self.relay.refuse(now, circuit, Status::Unreachable);
+                }
+                self.relay.handle_link_lost(now, link);
+            }
+        }
+    }
+
+    /// Writes the next waiting packet; those whose link is gone are dropped.
+    fn transmit_waiting(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
+        while let Some((link, word, cell)) = self.outbox.pop_front() {
+            let mut packet = Packet::blank(out);
+            packet.set_word(word);
+            *packet.cell() = *cell;
+            if let Ok((_, to)) = self.links.seal(now, link, packet) {
+                return Some(to);
+            }
+        }
+        None
+    }
+
+    /// Writes the next cell of the exit.
+    fn transmit_exit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
+        loop {
+            let exit = self.exit.as_mut()?;
+            let mut packet = Packet::blank(out);
+            let mut chosen = None;
+            let body = cell::body(packet.cell());
+            cell::write_body(body, BodyType::Quic, |data| {
+                let (circuit, length) = exit.poll_transmit(now.instant, data)?;
+                chosen = Some(circuit);
+                Some(length)
+            })
+            .ok()?;
+            let circuit = chosen?;
+            let Some((link, word)) = self.relay.start(circuit, packet.cell()) else {
+                self.relay.close(now, circuit);
+                self.act(now);
+                continue;
+            };
+            packet.set_word(word);
+            if let Ok((_, to)) = self.links.seal(now, link, packet) {
+                return Some(to);
+            }
+        }
+    }
+
+    /// Answers a cell of a circuit that we do not have (link.live.3).
+    fn answer_unknown(&mut self, now: Now, link: LinkId, word: CircuitWord) {
+        if word.kind() == Some(PacketType::Cell)
+            && self.links.may_answer_unknown(now, link)
+            && self.outbox.len() < MAX_OUTBOX
+        {
+            let mut cell = Box::new([0; CELL]);
+            self.rng.fill_bytes(&mut *cell);
+            self.outbox.push_back((link, word.with_kind(PacketType::Destroy), cell));
+        }
+    }
+}
+
+fn draw(rng: &mut Random) -> [u8; 32] {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    seed
+}
+
+impl Node for RelayNode {
+    fn handle_datagram(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        packet: Packet<'_, Sealed>,
+    ) -> Result<Verdict, DropReason> {
+        match self.links.open(now, from, packet)? {
+            Arrival::Circuit { link, packet } if packet.word().kind() == Some(PacketType::Cell) => {
+                let word = packet.word();
+                let piped = self.pipe(now, link, packet);
+                match piped {
+                    Ok(_) => {}
+                    Err(DropReason::UnknownCircuit) => self.answer_unknown(now, link, word),
+                    Err(_) => self.act(now),
+                }
+                piped
+            }
+            Arrival::Circuit { link, packet } => {
+                let handled = self.handle_other(now, link, packet);
+                self.act(now);
+                handled.map(|()| Verdict::Consumed)
+            }
+            Arrival::Consumed => {
+                self.act(now);
+                Ok(Verdict::Consumed)
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.links.handle_timeout(now);
+        self.relay.handle_timeout(now);
+        if let Some(exit) = &mut self.exit {
+            exit.handle_timeout(now.instant);
+        }
+        self.act(now);
+    }
+
+    fn poll_transmit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
+        self.transmit_waiting(now, out)
+            .or_else(|| self.links.poll_transmit(now, out))
+            .or_else(|| self.transmit_exit(now, out))
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        let exit = self.exit.as_ref().and_then(Exit::poll_timeout);
+        [self.links.poll_timeout(), self.relay.poll_timeout(), exit].into_iter().flatten().min()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front().or_else(|| self.exit.as_mut()?.poll_event())
+    }
+
+    fn flow_read(&mut self, _: Now, flow: FlowId, max: usize) -> FlowRead {
+        self.exit.as_mut().map_or(FlowRead::Reset, |exit| exit.read(flow, max))
+    }
+
+    fn flow_write(&mut self, _: Now, flow: FlowId, bytes: &[u8]) -> FlowWrite {
+        self.exit.as_mut().map_or(FlowWrite::Reset, |exit| exit.write(flow, bytes))
+    }
+
+    fn flow_finish(&mut self, _: Now, flow: FlowId) {
+        if let Some(exit) = &mut self.exit {
+            exit.finish(flow);
+        }
+    }
+
+    fn flow_reset(&mut self, _: Now, flow: FlowId) {
+        if let Some(exit) = &mut self.exit {
+            exit.reset(flow);
+        }
+    }
+}

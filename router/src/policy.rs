@@ -1,0 +1,346 @@
+//! The exit policy: which addresses and ports an exit connects to (circuit.exit.1, circuit.exit.2).
+//!
+//! Only resolved addresses are judged, never names. NAT64 with a network's own prefix cannot be told from other IPv6:
+//! on such a network add `reject` rules for that prefix.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use directory::exit_summary::ExitSummary;
+
+const ALL_PORTS: RangeInclusive<u16> = 1..=u16::MAX;
+const ANY_V4: Net = v4([0, 0, 0, 0], 0);
+const ANY_V6: Net = v6(0, 0);
+
+/// Addresses that no exit connects to unless its operator allows them.
+// circuit.exit.2
+const REFUSED: [Net; 23] = [
+    v4([0, 0, 0, 0], 8),        // this network, unspecified
+    v4([10, 0, 0, 0], 8),       // private
+    v4([100, 64, 0, 0], 10),    // carrier-grade NAT, metadata 100.100.100.200
+    v4([127, 0, 0, 0], 8),      // loopback
+    v4([168, 63, 129, 16], 32), // metadata of a large host, inside public space
+    v4([169, 254, 0, 0], 16),   // link-local, metadata 169.254.169.254
+    v4([172, 16, 0, 0], 12),    // private
+    v4([192, 0, 0, 0], 24),     // protocol assignments, metadata 192.0.0.192
+    v4([192, 0, 2, 0], 24),     // documentation
+    v4([192, 88, 99, 0], 24),   // 6to4 relays, withdrawn
+    v4([192, 168, 0, 0], 16),   // private
+    v4([198, 18, 0, 0], 15),    // benchmarking
+    v4([198, 51, 100, 0], 24),  // documentation
+    v4([203, 0, 113, 0], 24),   // documentation
+    v4([224, 0, 0, 0], 3),      // multicast, reserved, broadcast
+    v6(0, 3),                   // unspecified, loopback, IPv4-compatible, local NAT64 (RFC 8215), discard
+    v6(0x2001_0002 << 96, 48),  // benchmarking
+    v6(0x2001_0db8 << 96, 32),  // documentation
+    v6(0x3fff << 112, 20),      // documentation
+    v6(0x2001_0010 << 96, 28),  // ORCHID
+    v6(0x2001_0020 << 96, 28),  // ORCHID version 2
+    v6(1 << 126, 2),            // not assigned
+    v6(1 << 127, 1),            // unique local (metadata fd00:ec2::254), link-local, multicast, not assigned
+];
+
+/// An ordered list of rules; the first that matches decides, and what none matches is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExitPolicy {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rule {
+    accept: bool,
+    net: Net,
+    ports: RangeInclusive<u16>,
+}
+
+/// An address with a prefix length; no bits are set beyond the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Net {
+    base: IpAddr,
+    length: u8,
+}
+
+/// A rule that cannot be read; says what is wrong and shows how it is written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("exit rule `{rule}`: {problem}; write it like `{example}`")]
+pub struct BadRule {
+    rule: String,
+    problem: &'static str,
+    example: String,
+}
+
+impl Default for ExitPolicy {
+    /// Everything on the public internet but port 25 (mail between servers).
+    // circuit.exit.2
+    fn default() -> Self {
+        let mut rules = refused();
+        rules.extend([ANY_V4, ANY_V6].map(|net| Rule {
+            accept: false,
+            net,
+            ports: 25..=25,
+        }));
+        rules.extend([ANY_V4, ANY_V6].map(|net| Rule {
+            accept: true,
+            net,
+            ports: ALL_PORTS,
+        }));
+        Self { rules }
+    }
+}
+
+impl ExitPolicy {
+    /// Nothing at all: the policy of a relay that is no exit.
+    pub const fn closed() -> Self {
+        Self { rules: Vec::new() }
+    }
+
+    /// Rules such as `reject *:25`, `accept 198.0.0.0/8:80-90`, `accept [2a00::/12]:443`, `accept *:*`, in order.
+    ///
+    /// Private and other special addresses are refused before any of them; see [`ExitPolicy::allow`].
+    pub fn parse<S: AsRef<str>>(lines: &[S]) -> Result<Self, BadRule> {
+        let mut rules = refused();
+        for line in lines {
+            rules.extend(parse_rule(line.as_ref())?);
+        }
+        Ok(Self { rules })
+    }
+
+    /// Accepts destinations such as `127.0.0.1:8080`, `10.77.0.0/24:*` or `[::1]:80-90` before all other rules, for test
+    /// networks.
+    pub fn allow<S: AsRef<str>>(mut self, destinations: &[S]) -> Result<Self, BadRule> {
+        let mut rules = Vec::new();
+        for destination in destinations {
+            rules.extend(parse_destination(destination.as_ref(), true).map_err(|p| p.at(destination, ""))?);
+        }
+        rules.append(&mut self.rules);
+        Ok(Self { rules })
+    }
+
+    /// Whether the exit connects to this address and port: an IPv4-mapped or NAT64 address is judged as the IPv4 address
+    /// that it stands for, a 6to4 or Teredo address as itself and as the IPv4 addresses in it.
+    // circuit.exit.1
+    pub fn check(&self, ip: IpAddr, port: u16) -> bool {
+        let (ip, inner) = forms(ip);
+        self.accepts(ip, port)
+            && inner
+                .into_iter()
+                .flatten()
+                .all(|ip| self.accepts(ip.into(), port))
+    }
+
+    /// The ports that are served for some address at least, for the descriptor; of more than
+    /// [`ExitSummary::MAX_RANGES`] ranges the widest. `None` if there are none.
+    pub fn summary(&self) -> Option<ExitSummary> {
+        let mut starts = BTreeSet::from([1]);
+        for rule in &self.rules {
+            starts.insert(*rule.ports.start());
+            starts.extend(rule.ports.end().checked_add(1));
+        }
+        let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
+        let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
+        for (start, end) in starts.iter().zip(ends).filter(|(start, _)| self.serves(**start)) {
+            match ranges.last_mut() {
+                Some(last) if last.end() + 1 == *start => *last = *last.start()..=end,
+                _ => ranges.push(*start..=end),
+            }
+        }
+        ranges.sort_by_key(|range| core::cmp::Reverse(range.len()));
+        ranges.truncate(ExitSummary::MAX_RANGES);
+        ranges.sort_by_key(|range| *range.start());
+        ExitSummary::new(ranges).ok()
+    }
+
+    fn accepts(&self, ip: IpAddr, port: u16) -> bool {
+        self.rules
+            .iter()
+            .find(|rule| rule.ports.contains(&port) && rule.net.contains(ip))
+            .is_some_and(|rule| rule.accept)
+    }
+
+    /// Whether an accepting rule for this port is not hidden by a refusing one before it.
+    fn serves(&self, port: u16) -> bool {
+        let rules = || self.rules.iter().filter(|rule| rule.ports.contains(&port));
+        rules().enumerate().any(|(place, rule)| {
+            rule.accept
+                && !rules()
+                    .take(place)
+                    .any(|earlier| !earlier.accept && earlier.net.covers(rule.net))
+        })
+    }
+}
+
+impl Net {
+    fn contains(self, ip: IpAddr) -> bool {
+        match (self.base, ip) {
+            (IpAddr::V4(base), IpAddr::V4(ip)) => {
+                (base.to_bits() ^ ip.to_bits()).leading_zeros() >= self.length.into()
+            }
+            (IpAddr::V6(base), IpAddr::V6(ip)) => {
+                (base.to_bits() ^ ip.to_bits()).leading_zeros() >= self.length.into()
+            }
+            _ => false,
+        }
+    }
+
+    fn covers(self, other: Self) -> bool {
+        self.length <= other.length && self.contains(other.base)
+    }
+
+    /// No bits are set beyond the prefix.
+    fn is_exact(self) -> bool {
+        match self.base {
+            IpAddr::V4(ip) => ip.to_bits().checked_shl(self.length.into()).unwrap_or(0) == 0,
+            IpAddr::V6(ip) => ip.to_bits().checked_shl(self.length.into()).unwrap_or(0) == 0,
+        }
+    }
+}
+
+const fn v4(octets: [u8; 4], length: u8) -> Net {
+    let [a, b, c, d] = octets;
+    Net {
+        base: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        length,
+    }
+}
+
+const fn v6(bits: u128, length: u8) -> Net {
+    Net {
+        base: IpAddr::V6(Ipv6Addr::from_bits(bits)),
+        length,
+    }
+}
+
+fn refused() -> Vec<Rule> {
+    REFUSED
+        .map(|net| Rule {
+            accept: false,
+            net,
+            ports: ALL_PORTS,
+        })
+        .into()
+}
+
+/// The address to judge, in its IPv4 form if it only stands for one, and the IPv4 addresses that a tunnel would reach.
+fn forms(ip: IpAddr) -> (IpAddr, [Option<Ipv4Addr>; 2]) {
+    let IpAddr::V6(v6) = ip.to_canonical() else {
+        return (ip.to_canonical(), [None; 2]);
+    };
+    let v4 = |[a, b]: [u16; 2]| Ipv4Addr::from_bits(u32::from(a) << 16 | u32::from(b));
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, a, b] => (v4([a, b]).into(), [None; 2]), // NAT64 (RFC 6052)
+        [0x2002, a, b, ..] => (v6.into(), [Some(v4([a, b])), None]),        // 6to4 (RFC 3056)
+        [0x2001, 0, a, b, _, _, c, d] => (v6.into(), [Some(v4([a, b])), Some(v4([!c, !d]))]), // Teredo (RFC 4380)
+        _ => (v6.into(), [None; 2]),
+    }
+}
+
+/// What is wrong with a destination, before it is known in which rule.
+struct Problem(&'static str, &'static str);
+
+impl Problem {
+    fn at(self, rule: impl AsRef<str>, verb: &str) -> BadRule {
+        let Self(problem, example) = self;
+        BadRule {
+            rule: rule.as_ref().to_owned(),
+            problem,
+            example: format!("{verb}{example}"),
+        }
+    }
+}
+
+fn parse_rule(line: &str) -> Result<Vec<Rule>, BadRule> {
+    let (verb, destination) = line.trim().split_once(' ').unwrap_or((line, ""));
+    let (accept, verb) = match verb {
+        "accept" => (true, "accept "),
+        "reject" => (false, "reject "),
+        _ => return Err(Problem("it begins with neither accept nor reject", "*:25").at(line, "reject ")),
+    };
+    parse_destination(destination, accept).map_err(|problem| problem.at(line, verb))
+}
+
+/// `*`, an address or a prefix, then `:` and ports; IPv6 in brackets.
+fn parse_destination(text: &str, accept: bool) -> Result<Vec<Rule>, Problem> {
+    let (host, ports) = text
+        .trim()
+        .rsplit_once(':')
+        .ok_or(Problem("it has no port", "10.77.0.0/24:80"))?;
+    let ports = parse_ports(ports).ok_or(Problem(
+        "its port is neither *, nor a number from 1 to 65535, nor a range of them",
+        "10.77.0.0/24:80-90",
+    ))?;
+    let nets = if host == "*" {
+        vec![ANY_V4, ANY_V6]
+    } else {
+        vec![parse_net(host)?]
+    };
+    Ok(nets
+        .into_iter()
+        .map(|net| Rule {
+            accept,
+            net,
+            ports: ports.clone(),
+        })
+        .collect())
+}
+
+fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let number = |text: &str| {
+        text.parse()
+            .ok()
+            .filter(|port| *port != 0 && !text.starts_with('+'))
+    };
+    if text == "*" {
+        return Some(ALL_PORTS);
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = number(first)?..=number(last)?;
+    (!range.is_empty()).then_some(range)
+}
+
+fn parse_net(host: &str) -> Result<Net, Problem> {
+    const V4: &str = "10.77.0.0/24:80";
+    const V6: &str = "[2001:db8::/32]:80";
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let (base, length) = match inner.unwrap_or(host).split_once('/') {
+        Some((base, length)) => (base, Some(length)),
+        None => (inner.unwrap_or(host), None),
+    };
+    let base: IpAddr = base.parse().map_err(|_| {
+        let names = "its host is neither * nor an IP address (names are not judged: give the address)";
+        Problem(names, if inner.is_some() { V6 } else { V4 })
+    })?;
+    let max = match (base, inner) {
+        (IpAddr::V4(_), None) => 32,
+        (IpAddr::V4(_), Some(_)) => return Err(Problem("an IPv4 address stands without brackets", V4)),
+        (IpAddr::V6(_), None) => return Err(Problem("an IPv6 address needs brackets", V6)),
+        (IpAddr::V6(_), Some(_)) if forms(base).0.is_ipv4() => {
+            return Err(Problem(
+                "this IPv6 address stands for an IPv4 address: give that one",
+                V4,
+            ));
+        }
+        (IpAddr::V6(_), Some(_)) => 128,
+    };
+    let example = if max == 32 { V4 } else { V6 };
+    let length = match length {
+        None => max,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|length| *length <= max && !text.starts_with('+'))
+            .ok_or(Problem(
+                "its prefix length is no number that fits the address",
+                example,
+            ))?,
+    };
+    let net = Net { base, length };
+    if net.is_exact() {
+        Ok(net)
+    } else {
+        Err(Problem("its address has bits beyond the prefix length", example))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! What a relay tells its operator: plain data, taken from the node's counters.
+//!
+//! Nothing here names a neighbour, a client or a destination: what is not written down cannot leak.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A relay at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The relay's id, in hexadecimal.
+    pub id: String,
+    /// Seconds since the relay started.
+    pub uptime_s: u64,
+    /// The UDP address on which it listens for links.
+    pub listen: SocketAddr,
+    /// The ports that it serves as an exit, if it is one.
+    pub exit: Option<String>,
+    /// Links that are up.
+    pub links: u64,
+    /// Its circuits.
+    pub circuits: Circuits,
+    /// Cells since the start.
+    pub cells: Cells,
+    /// UDP traffic since the start.
+    pub traffic: Traffic,
+    /// Dropped packets since the start, by reason; reasons that were not met may be missing.
+    pub drops: BTreeMap<String, u64>,
+    /// Connections to destinations, if it is an exit.
+    pub exit_flows: Option<ExitFlows>,
+}
+
+/// How many circuits a relay has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circuits {
+    /// Circuits that stand.
+    pub open: u64,
+    /// Circuits whose setup is not answered yet.
+    pub half_open: u64,
+}
+
+/// How many cells a relay has handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cells {
+    /// Passed on, away from the clients.
+    pub forward: u64,
+    /// Passed on, towards the clients.
+    pub backward: u64,
+    /// Consumed or made by the relay itself.
+    pub here: u64,
+}
+
+/// UDP packets and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets received.
+    pub packets_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+}
+
+/// Connections of an exit to destinations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitFlows {
+    /// Open now.
+    pub open: u64,
+    /// Connected since the start, those that are open included.
+    pub total: u64,
+    /// Refused by the exit policy since the start.
+    pub refused: u64,
+    /// Failed to connect or to resolve since the start.
+    pub failed: u64,
+}
+
+/// One circuit, as the relay sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circuit {
+    /// A number that means something on this relay only, while the circuit lives.
+    pub id: u64,
+    /// `half-open` or `open`.
+    pub state: String,
+    /// The relay's position: `middle` when it passes cells on, `end` when the circuit ends here.
+    pub position: String,
+    /// Seconds since the setup came.
+    pub age_s: u64,
+    /// Cells that came or went away from the client.
+    pub cells_forward: u64,
+    /// Cells that came or went towards the client.
+    pub cells_backward: u64,
+    /// Open streams, if the circuit ends here.
+    pub streams: u64,
+}
