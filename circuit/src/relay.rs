@@ -122,9 +122,27 @@ struct Circuit {
     state: State,
     meter: Meter,
     previous: LinkId,
+    began: Instant,
     /// Unix seconds.
     expiry: u64,
     exit: bool,
+}
+
+/// What there is to show of a circuit.
+#[derive(Clone, Copy, Debug)]
+pub struct CircuitInfo {
+    /// Its name.
+    pub key: CircuitKey,
+    /// When its setup came.
+    pub began: Instant,
+    /// Whether its setup has been answered.
+    pub open: bool,
+    /// Whether it ends here.
+    pub ends_here: bool,
+    /// The cells that it has passed.
+    pub meter: Meter,
+    /// The memory that it uses in the table, in bytes.
+    pub memory: usize,
 }
 
 /// What one neighbour has of us.
@@ -248,6 +266,7 @@ impl Relay {
             state,
             meter: Meter::unlimited(),
             previous: from.link,
+            began: now.instant,
             expiry: block.expiry.into(),
             exit: block.exit,
         };
@@ -613,12 +632,31 @@ impl Relay {
         self.counts
     }
 
-    /// Cells and life of every circuit: key, meter, unix seconds of its expiry, whether it ends here.
-    pub fn snapshot(&self) -> Vec<(CircuitKey, Meter, u64, bool)> {
-        self.circuits
-            .iter()
-            .map(|(key, c)| (key, c.meter, c.expiry, self.circuits.name(key, Side::Next).is_none()))
-            .collect()
+    /// What there is to show of every circuit.
+    pub fn snapshot(&self) -> Vec<CircuitInfo> {
+        let info = |(key, circuit): (CircuitKey, &Circuit)| {
+            let heap = match &circuit.state {
+                State::Open(layer) => layer.memory(),
+                State::Waiting(_) => size_of::<Waiting>(),
+                State::Answering => 0,
+            };
+            CircuitInfo {
+                key,
+                began: circuit.began,
+                open: matches!(circuit.state, State::Open(_)),
+                ends_here: matches!(circuit.state, State::Open(_)) && self.circuits.name(key, Side::Next).is_none(),
+                meter: circuit.meter,
+                memory: size_of::<Circuit>() + heap,
+            }
+        };
+        self.circuits.iter().map(info).collect()
+    }
+
+    /// Forgets every circuit whose setup or reply is still unsent under this word: it cannot be answered.
+    pub fn cancel(&mut self, now: Now, link: LinkId, word: CircuitWord) {
+        if let Found::Circuit(key, side) = self.circuits.find(link, word) {
+            self.end(now, key, Some(side));
+        }
     }
 }
 

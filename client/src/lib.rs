@@ -4,8 +4,12 @@
     warn(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
+#[cfg(feature = "io")]
+pub mod driver;
 pub mod node;
 pub mod path;
 pub mod pool;
+#[cfg(feature = "io")]
+mod proxy;
 pub mod socks;
 pub mod status;

@@ -4,7 +4,13 @@
     warn(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
+#[cfg(feature = "io")]
+pub mod driver;
 pub mod exit;
+#[cfg(feature = "io")]
+mod exit_io;
 pub mod node;
 pub mod policy;
+#[cfg(feature = "io")]
+mod seen_log;
 pub mod status;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use circuit::cell::{self, BodyType};
 use circuit::error::DropReason;
@@ -24,6 +24,8 @@ use crate::policy::ExitPolicy;
 
 /// The most packets that wait for their turn; only control traffic waits.
 const MAX_OUTBOX: usize = 16_384;
+/// How long setups are refused after the log could not be written.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// A relay's secrets.
 #[derive(Clone, Debug)]
@@ -66,6 +68,7 @@ pub struct RelayNode {
     extending: Vec<(LinkId, CircuitKey)>,
     outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
     events: VecDeque<Event>,
+    no_setups_until: Option<Instant>,
 }
 
 impl RelayNode {
@@ -101,6 +104,7 @@ impl RelayNode {
             extending: Vec::new(),
             outbox: VecDeque::new(),
             events: VecDeque::new(),
+            no_setups_until: None,
         }
     }
 
@@ -134,6 +138,19 @@ impl RelayNode {
         if let Some(exit) = &mut self.exit {
             exit.connected(flow, outcome);
         }
+    }
+
+    /// The log could not be written: what waits for it is never sent, and setups are refused for a while.
+    pub fn log_failed(&mut self, now: Now) {
+        self.no_setups_until = Some(now.after(LOG_PAUSE));
+        let waits = |word: &CircuitWord| matches!(word.kind(), Some(PacketType::Setup | PacketType::Reply));
+        let (unsent, rest): (VecDeque<_>, _) =
+            std::mem::take(&mut self.outbox).into_iter().partition(|(_, word, _)| waits(word));
+        self.outbox = rest;
+        for (link, word, _) in unsent {
+            self.relay.cancel(now, link, word);
+        }
+        self.act(now);
     }
 
     /// The straight pipe: one packet, one buffer.
@@ -182,6 +199,9 @@ impl RelayNode {
         let word = packet.word();
         match word.kind() {
             Some(PacketType::Setup) => {
+                if self.no_setups_until.is_some_and(|until| until > now.instant) {
+                    return Err(DropReason::Limit);
+                }
                 let from = From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
                 self.relay.handle_setup(now, from, word, packet.cell())
             }

@@ -1,0 +1,285 @@
+//! The relay's driver: its socket, its log, its connections, and the handle that the outside holds.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+use circuit::keys::NetworkId;
+use circuit::node::{Event, Now};
+use circuit::seen::SeenSetups;
+use directory::view::View;
+use driver::{Outside, Shared, UdpSocket};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::exit_io::Connector;
+use crate::node::{Config, RelayNode};
+use crate::policy::ExitPolicy;
+use crate::seen_log::SeenLog;
+use crate::status;
+
+pub use crate::node::Keys;
+pub use crate::seen_log::create_log;
+
+/// Everything that a relay is started with.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its secrets.
+    pub keys: Keys,
+    /// Its network.
+    pub network: NetworkId,
+    /// The other relays.
+    pub view: View,
+    /// Where it receives links.
+    pub listen: SocketAddr,
+    /// What it connects to, if it is an exit.
+    pub exit: Option<ExitPolicy>,
+    /// Whether it is an exit for clients directly.
+    pub allow_single_hop: bool,
+    /// The folder of its log; `None` keeps it in memory, for keys that live no longer than the process.
+    pub state: Option<PathBuf>,
+}
+
+/// Why a relay did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The UDP socket.
+    #[error(transparent)]
+    Bind(#[from] driver::BindError),
+    /// The log of setups.
+    #[error("cannot open the log of setups in {folder}: {source}; check that the folder exists and that the relay may write to it")]
+    Log {
+        /// Where it should be.
+        folder: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The operating system gave no randomness.
+    #[error("the operating system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Why a relay stopped other than by being asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {}
+
+enum Command {
+    Status(oneshot::Sender<status::Status>),
+    Circuits(oneshot::Sender<Vec<status::Circuit>>),
+}
+
+/// A relay whose socket is bound.
+#[derive(Debug)]
+pub struct Relay {
+    shared: Rc<Shared<RelayNode>>,
+    socket: UdpSocket,
+    log: Option<SeenLog>,
+    exit: Option<String>,
+    handle: Handle,
+    commands: mpsc::Receiver<Command>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// Asks and stops a running relay, from any thread.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    stop: watch::Sender<bool>,
+}
+
+impl Handle {
+    /// The relay's state; `None` once it has stopped.
+    pub async fn status(&self) -> Option<status::Status> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Status(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// The relay's circuits; `None` once it has stopped.
+    pub async fn circuits(&self) -> Option<Vec<status::Circuit>> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Circuits(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks the relay to stop.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Relay {
+    /// Binds the socket and opens the log; must be called inside the runtime that runs the relay.
+    pub fn bind(settings: Settings) -> Result<Self, StartError> {
+        let socket = UdpSocket::bind(settings.listen, "listen")?;
+        let now = driver::now();
+        let (log, seen) = match settings.state {
+            None => (None, SeenSetups::restored([])),
+            Some(folder) => {
+                let (log, seen, whole) =
+                    SeenLog::open(&folder, minute(now)).map_err(|source| StartError::Log { folder, source })?;
+                if !whole {
+                    tracing::warn!("the log of setups was missing or torn: setups are refused for two minutes");
+                }
+                (Some(log), seen)
+            }
+        };
+        let exit = settings.exit.as_ref().and_then(ExitPolicy::summary).map(|ports| ports.to_string());
+        let config = Config {
+            keys: settings.keys,
+            network: settings.network,
+            view: settings.view,
+            exit: settings.exit,
+            allow_single_hop: settings.allow_single_hop,
+            seen,
+        };
+        let node = RelayNode::new(config, random_seed()?);
+        let (commands, received) = mpsc::channel(64);
+        let (stop, stopped) = watch::channel(false);
+        let handle = Handle { commands, stop };
+        Ok(Self { shared: Shared::new(node), socket, log, exit, handle, commands: received, stopped })
+    }
+
+    /// Where the relay receives links, with the port that was chosen where the setting said 0.
+    pub const fn address(&self) -> SocketAddr {
+        self.socket.local_address()
+    }
+
+    /// The handle for other threads.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
+    pub async fn run(self) -> Result<(), RunError> {
+        let Self { shared, socket, log, exit, handle: _, commands, mut stopped } = self;
+        let outside = RelayOutside { connector: Connector::new(Rc::clone(&shared)), shared: Rc::clone(&shared), log };
+        let answers = tokio::task::spawn_local(answer(Rc::clone(&shared), socket.local_address(), exit, commands));
+        let stop = async move {
+            // A handle that is gone can no longer ask to stop: then the relay runs on.
+            if stopped.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        driver::run(&shared, &socket, outside, stop).await;
+        answers.abort();
+        Ok(())
+    }
+}
+
+fn minute(now: Now) -> u32 {
+    u32::try_from(now.unix() / 60).unwrap_or(u32::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the relay draws from the system")]
+fn random_seed() -> Result<[u8; 32], StartError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(StartError::Random)?;
+    Ok(seed)
+}
+
+/// What the relay does for its node.
+struct RelayOutside {
+    shared: Rc<Shared<RelayNode>>,
+    connector: Connector,
+    log: Option<SeenLog>,
+}
+
+impl Outside for RelayOutside {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Persist(entry) => {
+                let Some(log) = &mut self.log else { return };
+                if let Err(error) = log.append(entry, minute(driver::now())) {
+                    tracing::error!("cannot write the log of setups, no setup is answered now: {error}");
+                    self.shared.with_node(RelayNode::log_failed);
+                }
+            }
+            Event::Connect(flow, target) => {
+                tokio::task::spawn_local(self.connector.clone().serve(flow, target));
+            }
+            // Flows without a pump are not connected yet, or are gone.
+            _ => {}
+        }
+    }
+}
+
+/// Answers commands until the last handle is gone.
+fn answer(
+    shared: Rc<Shared<RelayNode>>,
+    listen: SocketAddr,
+    exit: Option<String>,
+    mut commands: mpsc::Receiver<Command>,
+) -> impl Future<Output = ()> {
+    let started = driver::now().instant;
+    async move {
+        while let Some(command) = commands.recv().await {
+            // Who asked may have left.
+            match command {
+                Command::Status(to) => drop(to.send(report(&shared, started, listen, exit.as_deref()))),
+                Command::Circuits(to) => drop(to.send(shared.look(|node| circuits(node, started)))),
+            }
+        }
+    }
+}
+
+fn report(
+    shared: &Shared<RelayNode>,
+    started: Instant,
+    listen: SocketAddr,
+    exit: Option<&str>,
+) -> status::Status {
+    let counters = shared.counters();
+    shared.look(|node| {
+        let (open, half_open) = node.relay().circuits();
+        let cells = node.relay().counts();
+        status::Status {
+            id: node.id().to_string(),
+            uptime_s: driver::now().instant.saturating_duration_since(started).as_secs(),
+            listen,
+            exit: exit.map(str::to_owned),
+            links: node.links().snapshot().iter().filter(|link| link.up).count() as u64,
+            circuits: status::Circuits { open: open as u64, half_open: half_open as u64 },
+            cells: status::Cells {
+                forward: cells.forward,
+                backward: cells.backward,
+                here: cells.here + cells.started,
+            },
+            traffic: status::Traffic {
+                packets_in: counters.packets_in,
+                bytes_in: counters.bytes_in,
+                packets_out: counters.packets_out,
+                bytes_out: counters.bytes_out,
+            },
+            drops: counters
+                .drops
+                .iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.as_str().to_owned(), count))
+                .collect::<BTreeMap<_, _>>(),
+            exit_flows: node.exit().map(|exit| status::ExitFlows {
+                open: exit.open() as u64,
+                total: exit.counts().connected,
+                refused: exit.counts().refused,
+                failed: exit.counts().failed,
+            }),
+        }
+    })
+}
+
+fn circuits(node: &RelayNode, started: Instant) -> Vec<status::Circuit> {
+    let now = driver::now().instant.max(started);
+    let one = |(id, circuit): (u64, circuit::relay::CircuitInfo)| status::Circuit {
+        id,
+        state: if circuit.open { "open" } else { "half-open" }.to_owned(),
+        position: if circuit.ends_here { "end" } else { "middle" }.to_owned(),
+        age_s: now.saturating_duration_since(circuit.began).as_secs(),
+        cells_forward: circuit.meter.forward,
+        cells_backward: circuit.meter.backward,
+        streams: node.exit().map_or(0, |exit| exit.on(circuit.key)) as u64,
+    };
+    (1..).zip(node.relay().snapshot()).map(one).collect()
+}
