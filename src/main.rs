@@ -1,2 +1,116 @@
-//! The one binary.
-fn main() {}
+//! The one binary: relay, client, demonstration, and the commands that ask a running daemon.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Kind;
+use crate::output::Format;
+
+mod cli;
+mod config;
+mod control;
+mod control_client;
+mod daemon;
+mod demo;
+mod failure;
+mod keystore;
+mod network;
+mod output;
+mod outside;
+mod report;
+mod sample;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error),
+    };
+    log(&cli.command);
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let kind = Kind::of(&error);
+            cli.output.print_error(kind, format!("{error:#}"));
+            ExitCode::from(kind.exit_code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let output = cli.output;
+    match &cli.command {
+        Command::Demo(wanted) => demo::run(wanted, output),
+        Command::Up(wanted) => daemon::up(wanted, output),
+        Command::Relay(cli::Relay::Run { config }) => daemon::run_relay(config, output),
+        Command::Network(cli::Network::Sample(wanted)) => sample::run(wanted, output),
+        Command::Status(at) => daemon::on_this_thread(report::status(at, output)),
+        Command::Circuits(command) => daemon::on_this_thread(report::circuits(command, output)),
+        Command::Stop(at) => daemon::on_this_thread(report::stop(at, output)),
+        Command::Config(cli::Config::Example { of }) => example(*of, output),
+        Command::Version => version(output),
+    }
+}
+
+fn example(of: cli::Role, output: Format) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Example {
+        example: &'static str,
+    }
+    let example = match of {
+        cli::Role::Relay => config::RELAY_EXAMPLE,
+        cli::Role::Client => config::CLIENT_EXAMPLE,
+    };
+    output.print(&Example { example }, || example.trim_end().to_owned())
+}
+
+fn version(output: Format) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Version {
+        version: &'static str,
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    output.print(&Version { version }, || format!("chive {version}"))
+}
+
+/// Help, version or wrong usage.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        output::line(error.to_string().trim_end());
+        return ExitCode::SUCCESS;
+    }
+    let arguments: Vec<_> = std::env::args().collect();
+    let json = arguments.iter().any(|argument| argument == "--output=json")
+        || arguments.windows(2).any(|pair| pair == ["--output", "json"]);
+    let text = error.to_string();
+    let text = text.trim_end();
+    if json {
+        Format::Json.print_error(
+            Kind::Usage,
+            text.strip_prefix("error: ").unwrap_or(text).to_owned(),
+        );
+    } else if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        output::line(text);
+    } else {
+        Format::Text.print_error(
+            Kind::Usage,
+            text.strip_prefix("error: ").unwrap_or(text).to_owned(),
+        );
+    }
+    ExitCode::from(Kind::Usage.exit_code())
+}
+
+/// Starts the log on standard error; `CHIVE_LOG` says what it has.
+fn log(command: &Command) {
+    let daemon = matches!(command, Command::Up(_) | Command::Relay(_));
+    let default = if daemon { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("CHIVE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand_core::Rng as _;
 
 use crate::aead::{AeadKey, Suite, TAG, prf};
-use crate::cell::{MAX_HOPS, Parts, REST, SLOT, SLOTS, parts};
+use crate::cell::{BODY, MAX_HOPS, Parts, REST, SLOT, SLOTS, parts};
 use crate::error::DropReason;
 use crate::keys::{Label, Random, Secret, kdf};
 use crate::packet::Cell;
@@ -35,6 +35,13 @@ pub struct HopKeys {
 struct PhaseKeys {
     body: AeadKey,
     slot: Secret<16>,
+}
+
+impl PhaseKeys {
+    /// What the slots of a cell are masked with.
+    fn pad(&self, counter: u32) -> [u8; SLOTS] {
+        prf(&self.slot, &u128::from(counter).to_be_bytes())
+    }
 }
 
 /// The keys of one direction: the phase in use and the way to the next.
@@ -82,44 +89,58 @@ struct Sealer {
     counter: u32,
 }
 
-fn counter_nonce(counter: u32) -> [u8; 16] {
-    u128::from(counter).to_be_bytes()
-}
-
 fn mask_word(mask: &Secret<16>, tag: &[u8; TAG], word: u32) -> u32 {
     word ^ u32::from_be_bytes(prf::<4>(mask, tag))
 }
 
-/// Cuts the first slot: its word as it travels, and its tag.
-fn read_slot(slots: &[u8; SLOTS]) -> (u32, [u8; TAG]) {
-    let mut word = [0; 4];
-    let mut tag = [0; TAG];
-    let (head, rest) = slots.split_at(4);
-    word.copy_from_slice(head);
-    for (to, from) in tag.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    (u32::from_be_bytes(word), tag)
+/// The `N` bytes from `AT` on; that they are there is checked when this is compiled.
+#[expect(clippy::expect_used, reason = "the sizes are constants, and checked")]
+fn cut<const AT: usize, const N: usize, const ALL: usize>(bytes: &[u8; ALL]) -> &[u8; N] {
+    const { assert!(AT + N <= ALL) };
+    bytes.split_at(AT).1.first_chunk().expect("checked above")
+}
+
+#[expect(clippy::expect_used, reason = "the sizes are constants, and checked")]
+fn cut_mut<const AT: usize, const N: usize, const ALL: usize>(bytes: &mut [u8; ALL]) -> &mut [u8; N] {
+    const { assert!(AT + N <= ALL) };
+    bytes.split_at_mut(AT).1.first_chunk_mut().expect("checked above")
+}
+
+/// The first slot: its word as it travels, and its tag.
+fn read_slot(slots: &[u8; SLOTS]) -> (u32, &[u8; TAG]) {
+    (u32::from_be_bytes(*cut::<0, 4, _>(slots)), cut::<4, TAG, _>(slots))
 }
 
 fn write_slot(slots: &mut [u8; SLOTS], masked: u32, tag: &[u8; TAG]) {
-    for (to, from) in slots.iter_mut().zip(masked.to_be_bytes().iter().chain(tag)) {
-        *to = *from;
-    }
+    *cut_mut::<0, 4, _>(slots) = masked.to_be_bytes();
+    *cut_mut::<4, TAG, _>(slots) = *tag;
 }
 
-fn xor(to: &mut [u8], pad: &[u8]) {
+/// Drops the first slot; the last place is filled from the pad.
+fn drop_slot(slots: &mut [u8; SLOTS], pad: &[u8; SLOTS]) {
+    let mut next = *pad;
+    xor(cut_mut::<0, REST, _>(&mut next), cut::<SLOT, REST, _>(slots));
+    *slots = next;
+}
+
+/// Undoes [`drop_slot`], and so makes room for a slot; the last slot falls off.
+fn push_slot(slots: &mut [u8; SLOTS], pad: &[u8; SLOTS]) {
+    let mut rest = *cut::<0, REST, _>(slots);
+    xor(&mut rest, cut::<0, REST, _>(pad));
+    *cut_mut::<SLOT, REST, _>(slots) = rest;
+}
+
+fn xor<const N: usize>(to: &mut [u8; N], pad: &[u8; N]) {
     for (to, pad) in to.iter_mut().zip(pad) {
         *to ^= *pad;
     }
 }
 
-/// Word and, forward, the other slots: the associated data of a body.
-fn associated(word: u32, rest: &[u8]) -> [u8; 4 + REST] {
+/// The associated data of a forward body: the word and the other slots.
+fn associated(word: u32, slots: &[u8; SLOTS]) -> [u8; 4 + REST] {
     let mut out = [0; 4 + REST];
-    for (to, from) in out.iter_mut().zip(word.to_be_bytes().iter().chain(rest)) {
-        *to = *from;
-    }
+    *cut_mut::<0, 4, _>(&mut out) = word.to_be_bytes();
+    *cut_mut::<4, REST, _>(&mut out) = *cut::<SLOT, REST, _>(slots);
     out
 }
 
@@ -133,35 +154,43 @@ impl Opener {
         }
     }
 
-    /// Unmasks, checks and opens one layer in place: `open` gets the body key, the slot key, the counter and the word.
-    fn open<T>(
+    /// Unmasks, checks and opens one layer in place: the pad of the slots, and whether the word has bit 31.
+    ///
+    /// `associated` makes the associated data from the word.
+    fn open<A: AsRef<[u8]>>(
         &mut self,
         now: Instant,
         slots: &[u8; SLOTS],
-        open: impl FnOnce(&PhaseKeys, u32, u32, &[u8; TAG]) -> Result<T, DropReason>,
-    ) -> Result<(T, bool), DropReason> {
+        body: &mut [u8; BODY],
+        associated: impl FnOnce(u32) -> A,
+    ) -> Result<([u8; SLOTS], bool), DropReason> {
         let (masked, tag) = read_slot(slots);
-        let word = mask_word(&self.mask, &tag, masked);
+        let word = mask_word(&self.mask, tag, masked);
         let counter = word & !END;
         self.forget(now);
         // circuit.window.1: a late cell is lost, not bad.
         if self.window.check(counter.into()) != Verdict::Fresh {
             return Err(DropReason::LateCell);
         }
+        // circuit.cell.1
+        let open = |keys: &PhaseKeys| {
+            let opened = keys.body.open(counter.into(), associated(word).as_ref(), body, tag);
+            opened.map(|()| keys.pad(counter)).map_err(|_| DropReason::BadLayer)
+        };
         // circuit.cell.4
         let phase = counter >> PHASE_BITS;
         let current = self.ratchet.phase;
-        let opened = if phase == current {
-            open(&self.ratchet.keys, counter, word, &tag)?
+        let pad = if phase == current {
+            open(&self.ratchet.keys)?
         } else if phase == current + 1 {
             let next = self.ratchet.stepped();
-            let opened = open(&next.keys, counter, word, &tag)?;
+            let pad = open(&next.keys)?;
             let last = core::mem::replace(&mut self.ratchet, next);
             self.previous = Some((last.keys, now + PREVIOUS_KEPT));
-            opened
+            pad
         } else if phase + 1 == current {
             let (keys, _) = self.previous.as_ref().ok_or(DropReason::LateCell)?;
-            open(keys, counter, word, &tag)?
+            open(keys)?
         } else if phase < current {
             return Err(DropReason::LateCell);
         } else {
@@ -169,7 +198,7 @@ impl Opener {
         };
         // circuit.window.2
         self.window.mark(counter.into());
-        Ok((opened, word & END != 0))
+        Ok((pad, word & END != 0))
     }
 
     fn forget(&mut self, now: Instant) {
@@ -229,21 +258,11 @@ impl RelayLayer {
     /// [`DropReason::BadLayer`] ends the circuit, [`DropReason::LateCell`] does not.
     pub fn open(&mut self, now: Instant, cell: &mut Cell) -> Result<Recognized, DropReason> {
         let Parts { slots, body } = parts(cell);
-        let rest = *rest_of(slots);
-        let ((pad, counter_slots), ends) = self.forward.open(now, slots, |keys, counter, word, tag| {
-            // circuit.cell.1
-            keys.body
-                .open(counter.into(), &associated(word, &rest), body, tag)
-                .map_err(|_| DropReason::BadLayer)?;
-            let last = word & END != 0;
-            let pad = if last { [0; SLOTS] } else { prf::<SLOTS>(&keys.slot, &counter_nonce(counter)) };
-            Ok((pad, rest))
-        })?;
+        let (pad, ends) = self.forward.open(now, slots, body, |word| associated(word, slots))?;
         if ends {
             return Ok(Recognized::Here);
         }
-        *slots = pad;
-        xor(slots, &counter_slots);
+        drop_slot(slots, &pad);
         Ok(Recognized::Onward)
     }
 
@@ -266,10 +285,7 @@ impl RelayLayer {
         let keys = &self.backward.ratchet.keys;
         let word = counter | mark;
         let tag = keys.body.seal(counter.into(), &word.to_be_bytes(), body);
-        let pad = prf::<REST>(&keys.slot, &counter_nonce(counter));
-        slots.copy_within(..REST, SLOT);
-        let (_, rest) = slots.split_at_mut(SLOT);
-        xor(rest, &pad);
+        push_slot(slots, &keys.pad(counter));
         write_slot(slots, mask_word(&self.backward.mask, &tag, word), &tag);
         true
     }
@@ -283,11 +299,6 @@ impl RelayLayer {
     pub fn memory(&self) -> usize {
         size_of::<Self>() + self.forward.window.memory()
     }
-}
-
-#[expect(clippy::expect_used, reason = "the sizes are constants; every test of layers runs this line")]
-fn rest_of(slots: &[u8; SLOTS]) -> &[u8; REST] {
-    slots.split_at(SLOT).1.first_chunk().expect("slots are longer than a slot")
 }
 
 /// All layers of a circuit, at the origin.
@@ -316,37 +327,25 @@ impl Layers {
     #[must_use]
     pub fn seal(&mut self, rng: &mut Random, last: usize, cell: &mut Cell) -> bool {
         let Some(path) = self.hops.get_mut(..=last) else { return false };
-        let mut counters = [0; MAX_HOPS];
-        for ((sealer, _), counter) in path.iter_mut().zip(&mut counters) {
+        let Parts { slots, body } = parts(cell);
+        // Random slots go the way to the last hop: there the unused ones are random, the others what the hops append.
+        rng.fill_bytes(slots);
+        let mut steps = [(0, [0; SLOTS]); MAX_HOPS];
+        for (hop, ((sealer, _), (counter, pad))) in path.iter_mut().zip(&mut steps).enumerate() {
             let Some(next) = sealer.next() else { return false };
             *counter = next;
-        }
-        // What each hop does to the slots, and the filler that so reaches the last hop: its slots' tail.
-        let mut pads = [[0; SLOTS]; MAX_HOPS];
-        let mut tail = [0; SLOTS];
-        for (hop, (((sealer, _), counter), pad)) in path.iter().zip(counters).zip(&mut pads).take(last).enumerate() {
-            *pad = prf(&sealer.ratchet.keys.slot, &counter_nonce(counter));
-            tail.copy_within(SLOT.., 0);
-            tail.iter_mut().rev().take(SLOT).for_each(|b| *b = 0);
-            let filled = SLOT * (hop + 1);
-            for (to, from) in tail.iter_mut().zip(pad.iter()).rev().take(filled) {
-                *to ^= *from;
+            if hop < last {
+                *pad = sealer.ratchet.keys.pad(next);
+                drop_slot(slots, pad);
             }
         }
-        let Parts { slots, body } = parts(cell);
-        rng.fill_bytes(slots);
-        for (to, from) in slots.iter_mut().zip(tail).rev().take(SLOT * last) {
-            *to = from;
-        }
-        for (hop, ((sealer, _), counter)) in path.iter().zip(counters).enumerate().rev() {
-            let word = if hop == last { counter | END } else { counter };
-            let keys = &sealer.ratchet.keys;
-            let tag = keys.body.seal(counter.into(), &associated(word, rest_of(slots)), body);
+        for (hop, ((sealer, _), (counter, pad))) in path.iter().zip(&steps).enumerate().rev() {
+            let word = if hop == last { counter | END } else { *counter };
+            if hop < last {
+                push_slot(slots, pad);
+            }
+            let tag = sealer.ratchet.keys.body.seal((*counter).into(), &associated(word, slots), body);
             write_slot(slots, mask_word(&sealer.mask, &tag, word), &tag);
-            if let Some(pad) = hop.checked_sub(1).and_then(|before| pads.get(before)) {
-                xor(slots, pad);
-                slots.copy_within(..REST, SLOT);
-            }
         }
         true
     }
@@ -357,14 +356,9 @@ impl Layers {
     pub fn open(&mut self, now: Instant, cell: &mut Cell) -> Result<usize, DropReason> {
         let Parts { slots, body } = parts(cell);
         for (hop, (_, opener)) in self.hops.iter_mut().enumerate() {
-            let (pad, starts) = opener.open(now, slots, |keys, counter, word, tag| {
-                keys.body
-                    .open(counter.into(), &word.to_be_bytes(), body, tag)
-                    .map_err(|_| DropReason::BadLayer)?;
-                Ok(prf::<REST>(&keys.slot, &counter_nonce(counter)))
-            })?;
-            slots.copy_within(SLOT.., 0);
-            xor(slots, &pad);
+            let (pad, starts) = opener.open(now, slots, body, u32::to_be_bytes)?;
+            // What fills the last place is not looked at any more.
+            drop_slot(slots, &pad);
             if starts {
                 // circuit.cell.6: what did not fall off is as it started.
                 let untouched = slots.iter().take(REST - SLOT * hop);
@@ -378,3 +372,5 @@ impl Layers {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

@@ -418,3 +418,5 @@ impl Answer {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

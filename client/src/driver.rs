@@ -220,7 +220,7 @@ fn answer(
                         while !shared.look(ClientNode::is_ready) && !to.is_closed() {
                             sleep(LOOK).await;
                         }
-                        drop(to.send(()));
+                        let _ = to.send(());
                     });
                 }
                 Command::Build { count, concurrency, to } => {

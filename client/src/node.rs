@@ -8,7 +8,7 @@ use circuit::cell::{self, BodyType};
 use circuit::error::DropReason;
 use circuit::flows::{FlowEvent, Flows};
 use circuit::keys::{BootId, NetworkId, Random};
-use circuit::link::{Arrival, LinkConfig, LinkEvent, LinkId, LinkLimits, Links, Peer, Suites};
+use circuit::link::{Arrival, LinkConfig, LinkEvent, LinkId, LinkLimits, Links, Suites};
 use circuit::node::{Event, FlowId, FlowRead, FlowWrite, Node, Now, Verdict};
 use circuit::origin::{Action, Answered, Origin};
 use circuit::packet::{Cell, CircuitWord, Opened, PACKET, Packet, PacketType, Sealed};
@@ -24,6 +24,9 @@ use crate::pool::{Circuit, Failure, Pool, Purpose, SPARE_LIFE, TestRun};
 use crate::socks::Credentials;
 
 mod attach;
+mod entry;
+
+use entry::Entry;
 
 /// The most circuits of a client.
 const MAX_CIRCUITS: usize = 16_384;
@@ -93,7 +96,7 @@ pub struct ClientNode {
     origin: Origin,
     flows: Flows,
     paths: Paths,
-    entry: Option<LinkId>,
+    entry: Option<Entry>,
     pool: Pool,
     wishes: BTreeMap<FlowId, Wish>,
     /// Wishes that no circuit has, in the order they came.
@@ -150,8 +153,8 @@ impl ClientNode {
     }
 
     /// The link to the entry, if there is one.
-    pub const fn entry_link(&self) -> Option<LinkId> {
-        self.entry
+    pub fn entry_link(&self) -> Option<LinkId> {
+        self.entry.map(|entry| entry.link)
     }
 
     /// Its streams, to look at.
@@ -186,7 +189,7 @@ impl ClientNode {
 
     /// By how much our clock is ahead of the entry's in seconds, if that is so much that setups fail.
     pub fn clock_off(&self) -> Option<i64> {
-        let off = self.links.peer_clock_ms(self.entry?)?;
+        let off = self.links.peer_clock_ms(self.entry?.link)?;
         (off.unsigned_abs() > CLOCK_TOLERANCE).then_some(-off / 1000)
     }
 
@@ -217,8 +220,9 @@ impl ClientNode {
     }
 
     /// Sends a setup.
-    fn build(&mut self, now: Now, link: LinkId, purpose: Purpose, port: Option<u16>) -> Result<(), NoPath> {
-        let path = self.paths.choose(&self.config.view, now, self.config.hops, port)?;
+    fn build(&mut self, now: Now, entry: Entry, purpose: Purpose, port: Option<u16>) -> Result<(), NoPath> {
+        let path = self.paths.choose(&self.config.view, now, entry.relay, self.config.hops, port)?;
+        let link = entry.link;
         let setup = SetupPurpose {
             expiry: u32::try_from(now.unix() + LIFE).unwrap_or(u32::MAX),
             minute: u32::try_from(now.unix() / 60).unwrap_or(u32::MAX),
@@ -245,6 +249,9 @@ impl ClientNode {
                 let relay = self.pool.get(&key).and_then(|circuit| circuit.path.get(blamed)).copied();
                 if let Some(relay) = relay {
                     self.paths.avoid(now.instant, relay);
+                }
+                if relay.is_some() && relay == self.entry.map(|entry| entry.relay) {
+                    self.leave_entry(now);
                 }
                 self.lost(now, key, Failure::Refused(status));
             }
@@ -313,41 +320,13 @@ impl ClientNode {
 
     fn handle_link_event(&mut self, now: Now, event: LinkEvent) {
         if let LinkEvent::Lost { link } = event {
-            if self.entry == Some(link) {
+            if self.entry.is_some_and(|entry| entry.link == link) {
                 self.entry = None;
-                // An entry that never carried anything is not the one to go on with.
-                if let Some(entry) = self.links_entry(now)
-                    && !self.pool.values().any(|circuit| circuit.opened.is_some())
-                {
-                    self.paths.avoid(now.instant, entry);
-                }
             }
             for key in self.origin.handle_link_lost(now, link) {
                 self.lost(now, key, Failure::LinkLost);
             }
         }
-    }
-
-    fn links_entry(&mut self, now: Now) -> Option<circuit::keys::RelayId> {
-        self.paths.entry(&self.config.view, now, self.config.hops).ok()
-    }
-
-    /// The link to the entry, dialled if need be; `None` while it does not stand.
-    fn entry_up(&mut self, now: Now) -> Result<Option<LinkId>, NoPath> {
-        if let Some(link) = self.entry {
-            return Ok(self.links.is_up(link).then_some(link));
-        }
-        let entry = self.paths.entry(&self.config.view, now, self.config.hops)?;
-        if let Some(relay) = self.config.view.get(&entry)
-            && let Some(address) = relay.addresses.first()
-        {
-            let peer = Peer { id: relay.id, link_key: relay.link_key, address: *address };
-            match self.links.dial(now, &peer) {
-                Ok(link) => self.entry = Some(link),
-                Err(error) => self.counts.last_error = Some(error.to_string()),
-            }
-        }
-        Ok(self.entry.filter(|link| self.links.is_up(*link)))
     }
 
     /// Gives up what waited too long, and replaces what has grown old.
@@ -519,6 +498,7 @@ impl Node for ClientNode {
         self.act(now);
         if self.tick.is_some_and(|tick| tick <= now.instant) {
             self.expire(now);
+            self.watch_entry(now);
             self.find_silence(now);
             self.tick = Some(now.after(TICK));
         }

@@ -13,6 +13,8 @@ use rand_core::Rng as _;
 
 /// How long a relay that may have failed is avoided where others will do.
 const AVOIDED: Duration = Duration::from_secs(60);
+/// The most relays that are used as entries: each of them sees who we are.
+const MAX_ENTRIES: usize = 3;
 
 /// Why there is no path; says what is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,26 +39,24 @@ pub enum NoPath {
     },
 }
 
-/// Chooses relays at random, keeps to one entry, and avoids for a while what may have failed.
+/// Chooses relays at random, keeps to few entries, and avoids for a while what may have failed.
 #[derive(Debug)]
 pub struct Paths {
     rng: Random,
-    entry: Option<RelayId>,
+    /// In the order they were chosen; the first that is not avoided is used.
+    entries: Vec<RelayId>,
     avoided: BTreeMap<RelayId, Instant>,
 }
 
 impl Paths {
     /// A chooser whose randomness is `rng`.
     pub const fn new(rng: Random) -> Self {
-        Self { rng, entry: None, avoided: BTreeMap::new() }
+        Self { rng, entries: Vec::new(), avoided: BTreeMap::new() }
     }
 
-    /// Avoids a relay for a while; an entry that is avoided is given up.
+    /// Avoids a relay for a while.
     pub fn avoid(&mut self, now: Instant, relay: RelayId) {
         self.avoided.insert(relay, now + AVOIDED);
-        if self.entry == Some(relay) {
-            self.entry = None;
-        }
     }
 
     /// Trusts a relay again: it took part in something that worked.
@@ -68,40 +68,56 @@ impl Paths {
         self.avoided.get(relay).is_some_and(|until| *until > now.instant)
     }
 
-    /// The entry in use; chosen anew when there is none or it cannot be used any more.
+    /// The entry to be used; a new one only when all are avoided that were used before, and while they are few.
     ///
-    /// With one hop the entry is the exit too. Otherwise relays that are no exits come first: exits are scarcer.
+    /// With one hop the entry is the exit too. Otherwise relays that are no exits come first: exits are scarcer, and one
+    /// must be left for the end of the path.
     pub fn entry(&mut self, view: &View, now: Now, hops: usize) -> Result<RelayId, NoPath> {
-        if let Some(entry) = self.entry
-            && view.usable(&entry, now.unix()).is_ok()
-            && (hops > 1 || view.get(&entry).is_some_and(|relay| relay.exit.is_some()))
-        {
-            return Ok(entry);
-        }
+        let single = hops == 1;
         let usable: Vec<_> = usable(view, now).collect();
         if usable.len() < hops {
             return Err(NoPath::TooFewRelays { known: view.iter().len(), usable: usable.len(), hops });
         }
-        let ranks: [fn(&Self, Now, &SignedDescriptor, bool) -> bool; 4] = [
-            |me, now, relay, single| !me.is_avoided(now, &relay.id) && relay.exit.is_some() == single,
-            |me, now, relay, single| !me.is_avoided(now, &relay.id) && !single,
-            |_, _, relay, single| relay.exit.is_some() == single,
-            |_, _, _, single| !single,
+        self.entries.retain(|id| usable.iter().any(|relay| relay.id == *id && (!single || relay.exit.is_some())));
+        if let Some(entry) = self.entries.iter().find(|id| !self.is_avoided(now, id)) {
+            return Ok(*entry);
+        }
+        // When nobody answers it may be our own network: the one that was avoided first is tried again.
+        let tried_first = self.entries.iter().min_by_key(|id| self.avoided.get(id)).copied();
+        if let Some(entry) = tried_first.filter(|_| self.entries.len() >= MAX_ENTRIES) {
+            return Ok(entry);
+        }
+        let spare_exits = usable.iter().filter(|relay| relay.exit.is_some()).count() > 1;
+        let ranks: [fn(bool, bool, bool) -> bool; 4] = [
+            |avoided, fit, _| !avoided && fit,
+            |avoided, _, spare| !avoided && spare,
+            |_, fit, _| fit,
+            |_, _, spare| spare,
         ];
         for rank in ranks {
-            let fit: Vec<_> =
-                usable.iter().filter(|relay| rank(self, now, relay, hops == 1)).map(|relay| relay.id).collect();
-            if let Some(entry) = self.pick(&fit) {
-                self.entry = Some(entry);
+            let suits = |relay: &&&SignedDescriptor| {
+                let fit = relay.exit.is_some() == single;
+                let new = !self.entries.contains(&relay.id);
+                new && rank(self.is_avoided(now, &relay.id), fit, spare_exits && !single)
+            };
+            let ids: Vec<_> = usable.iter().filter(suits).map(|relay| relay.id).collect();
+            if let Some(entry) = self.pick(&ids) {
+                self.entries.push(entry);
                 return Ok(entry);
             }
         }
-        Err(NoPath::NoExit { usable: usable.len(), port: 0 })
+        tried_first.ok_or(NoPath::NoExit { usable: usable.len(), port: 0 })
     }
 
-    /// A path of `hops` relays from the entry to an exit for `port` (any exit where there is none); no relay twice.
-    pub fn choose(&mut self, view: &View, now: Now, hops: usize, port: Option<u16>) -> Result<Vec<PathHop>, NoPath> {
-        let entry = self.entry(view, now, hops)?;
+    /// A path of `hops` relays from `entry` to an exit for `port` (any exit where there is none); no relay twice.
+    pub fn choose(
+        &mut self,
+        view: &View,
+        now: Now,
+        entry: RelayId,
+        hops: usize,
+        port: Option<u16>,
+    ) -> Result<Vec<PathHop>, NoPath> {
         let usable: Vec<_> = usable(view, now).collect();
         let mut path = vec![entry];
         if hops > 1 {

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::time::Duration;
+use std::{io, mem};
 
 use circuit::error::DropReason;
 use circuit::node::{Event, Node, Verdict};
@@ -44,22 +45,26 @@ pub async fn run<N: Node>(
         batch: Batch::new(),
         runs: Runs::new(),
         transmits: vec![[0; PACKET]; TRANSMITS],
+        changed: true,
         failures: 0,
     };
     let mut stop = pin!(stop);
     let mut timer = pin!(sleep(Duration::ZERO));
+    let mut deadline = None;
     loop {
-        // One batch, then everybody else's turn.
-        let received = engine.receive().await;
-        let deadline = engine.settle().await;
-        if received {
+        let more = engine.receive().await;
+        if mem::take(&mut engine.changed) {
+            deadline = engine.settle().await.map(Instant::from_std);
+        }
+        if more {
+            // One batch, then the flows have their turn.
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 () = tokio::task::yield_now() => continue,
             }
         }
-        if let Some(deadline) = deadline.map(Instant::from_std)
+        if let Some(deadline) = deadline
             && timer.deadline() != deadline
         {
             timer.as_mut().reset(deadline);
@@ -67,9 +72,9 @@ pub async fn run<N: Node>(
         tokio::select! {
             biased;
             () = &mut stop => break,
-            () = shared.changed.notified() => {}
+            () = shared.changed.notified() => engine.changed = true,
             readable = socket.readable() => if readable.is_err() { break },
-            () = &mut timer, if deadline.is_some() => {}
+            () = &mut timer, if deadline.is_some() => engine.changed = true,
         }
     }
     engine.drain().await;
@@ -82,15 +87,17 @@ struct EventLoop<'a, N, O> {
     batch: Batch,
     runs: Runs,
     transmits: Vec<[u8; PACKET]>,
+    /// The node may have something to be taken.
+    changed: bool,
     failures: u32,
 }
 
 impl<N: Node, O: Outside> EventLoop<'_, N, O> {
-    /// Receives one batch and forwards what is to be forwarded out of the buffers it came in; false if there was none.
+    /// Receives one batch and forwards what is to be forwarded out of the buffers it came in; true if there may be more.
     async fn receive(&mut self) -> bool {
-        match self.socket.try_receive(&mut self.batch) {
-            Ok(()) => self.failures = 0,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
+        let more = match self.socket.try_receive(&mut self.batch) {
+            Ok(more) => more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             // ICMP messages come as errors of later calls; they say nothing that links do not find out themselves.
             Err(_) => {
                 self.shared.counters.borrow_mut().receive_errors += 1;
@@ -100,7 +107,9 @@ impl<N: Node, O: Outside> EventLoop<'_, N, O> {
                 }
                 return true;
             }
-        }
+        };
+        self.failures = 0;
+        self.changed = true;
         self.handle();
         // What the node wants stored is stored before anything it made of these packets is sent.
         self.events();
@@ -109,7 +118,7 @@ impl<N: Node, O: Outside> EventLoop<'_, N, O> {
             .send(self.socket, |buffer| self.batch.packets(buffer))
             .await;
         self.count(sent);
-        true
+        more
     }
 
     /// Shows the node every packet of the batch, where it lies.

@@ -40,12 +40,7 @@ pub enum Ended {
 ///
 /// The end of one direction is passed on and leaves the other open; a reset on one side becomes a reset on the other
 /// (circuit.stream.3). When the future is dropped, both sides are reset.
-pub async fn pump<N: Node>(
-    shared: &Rc<Shared<N>>,
-    flow: FlowId,
-    tcp: TcpStream,
-    already_read: &[u8],
-) -> Ended {
+pub async fn pump<N: Node>(shared: &Shared<N>, flow: FlowId, tcp: TcpStream, already_read: &[u8]) -> Ended {
     // Pieces are joined here already; waiting for more would only delay them.
     let _ = tcp.set_nodelay(true);
     let mut pump = Pump {
@@ -97,7 +92,7 @@ enum Direction {
 }
 
 struct Pump<'a, N: Node> {
-    shared: &'a Rc<Shared<N>>,
+    shared: &'a Shared<N>,
     flow: FlowId,
     tcp: TcpStream,
     signal: Rc<Signal>,

@@ -13,9 +13,8 @@ use tokio::io::Interest;
 const SOCKET_BUFFER: usize = 8 << 20;
 /// Buffers filled by one receive call.
 const BATCH: usize = 16;
-/// Room for the largest burst that the kernel may join into one buffer, 65,535 bytes. No power of two: the beginnings of
-/// buffers 64 KiB apart would compete for the same lines of the processor's cache.
-const BURST: usize = 47 * PACKET;
+/// Room for the largest burst that the kernel may join into one buffer, 65,535 bytes.
+const BURST: usize = 1 << 16;
 /// The largest burst that is sent in one call, in packets; with headers it stays below 64 KiB.
 pub(crate) const MAX_SEGMENTS: usize = 44;
 
@@ -138,8 +137,8 @@ impl UdpSocket {
         self.io.readable().await
     }
 
-    /// Fills `batch` with what has come; [`io::ErrorKind::WouldBlock`] if nothing has.
-    pub(crate) fn try_receive(&self, batch: &mut Batch) -> io::Result<()> {
+    /// Fills `batch` with what has come; true if there may be more, [`io::ErrorKind::WouldBlock`] if there was nothing.
+    pub(crate) fn try_receive(&self, batch: &mut Batch) -> io::Result<bool> {
         batch.filled = 0;
         let Batch {
             storage,
@@ -158,7 +157,11 @@ impl UdpSocket {
                 Ok(())
             }
         });
-        if *filled > 0 { Ok(()) } else { result }
+        if *filled > 0 {
+            Ok(*filled == BATCH)
+        } else {
+            result.map(|()| false)
+        }
     }
 
     /// Sends all `packets` to `to`, in order and in as few calls as the kernel allows; waits while the socket is full.

@@ -196,7 +196,7 @@ impl Exit {
         self.stages.insert(flow, Stage::Open(rest));
         self.counts.connected += 1;
         if self.flows.write(flow, &[ReplyCode::Succeeded.byte()]) == FlowWrite::Reset {
-            self.stages.remove(&flow);
+            self.reset(flow);
             self.events.push_back(Event::Closed(flow));
         }
     }
@@ -217,7 +217,11 @@ impl Exit {
     pub fn read(&mut self, flow: FlowId, max: usize) -> FlowRead {
         match self.stages.get_mut(&flow) {
             Some(Stage::Open(rest)) if !rest.is_empty() => FlowRead::Data(rest.split_to(max.min(rest.len()))),
-            Some(Stage::Open(_)) => self.flows.read(flow, max),
+            Some(Stage::Open(_)) => {
+                let read = self.flows.read(flow, max);
+                self.forget_if_over(flow);
+                read
+            }
             Some(Stage::Reading(_) | Stage::Connecting(_)) => FlowRead::Blocked,
             None => FlowRead::Reset,
         }
@@ -225,13 +229,15 @@ impl Exit {
 
     /// Bytes from the destination.
     pub fn write(&mut self, flow: FlowId, bytes: &[u8]) -> FlowWrite {
-        self.flows.write(flow, bytes)
+        let written = self.flows.write(flow, bytes);
+        self.forget_if_over(flow);
+        written
     }
 
     /// The destination ended its direction.
     pub fn finish(&mut self, flow: FlowId) {
         self.flows.finish(flow);
-        self.forget(flow);
+        self.forget_if_over(flow);
     }
 
     /// The connection to the destination is gone.
@@ -240,7 +246,8 @@ impl Exit {
         self.stages.remove(&flow);
     }
 
-    fn forget(&mut self, flow: FlowId) {
+    /// Forgets a flow whose directions are both over.
+    fn forget_if_over(&mut self, flow: FlowId) {
         if self.flows.circuit(flow).is_none() {
             self.stages.remove(&flow);
         }

@@ -17,7 +17,7 @@ const GROWTH: u64 = 1 << 20;
 
 /// The open log.
 #[derive(Debug)]
-pub struct SeenLog {
+pub(crate) struct SeenLog {
     file: File,
     path: PathBuf,
     size: u64,
@@ -33,7 +33,7 @@ pub fn create_log(folder: &Path) -> io::Result<()> {
 
 impl SeenLog {
     /// Opens the log in `folder`: what was seen, and whether that is all (`false`: it was missing or torn).
-    pub fn open(folder: &Path, now_minute: u32) -> io::Result<(Self, SeenSetups, bool)> {
+    pub(crate) fn open(folder: &Path, now_minute: u32) -> io::Result<(Self, SeenSetups, bool)> {
         let path = folder.join(NAME);
         let entries = match fs::read(&path) {
             Ok(bytes) => parse(&bytes),
@@ -49,7 +49,7 @@ impl SeenLog {
     }
 
     /// Appends an entry; it is with the kernel when this returns.
-    pub fn append(&mut self, entry: LogEntry, now_minute: u32) -> io::Result<()> {
+    pub(crate) fn append(&mut self, entry: LogEntry, now_minute: u32) -> io::Result<()> {
         if self.size >= self.rewrite_at {
             let mut needed = parse(&fs::read(&self.path)?).unwrap_or_default();
             needed.retain(|entry| SeenSetups::is_needed(*entry, now_minute));

@@ -1,7 +1,7 @@
 //! How streams of applications find their circuits.
 
 use super::{
-    BTreeMap, CircuitKey, ClientNode, Credentials, Event, FlowEvent, FlowId, FlowRead, Kind,
+    BTreeMap, CircuitKey, ClientNode, Credentials, Entry, Event, FlowEvent, FlowId, FlowRead, Kind,
     MAX_BUILDING, MAX_REQUEST, NoPath, Now, Purpose, ReplyCode, Request, Stage,
 };
 use std::time::Duration;
@@ -19,9 +19,9 @@ impl ClientNode {
         match self.entry_up(now) {
             Err(no_path) => self.refuse_waiting(&no_path),
             Ok(None) => {}
-            Ok(Some(link)) => {
-                self.build_missing(now, link, &missing);
-                self.build_tests(now, link);
+            Ok(Some(entry)) => {
+                self.build_missing(now, entry, &missing);
+                self.build_tests(now, entry);
             }
         }
         self.act(now);
@@ -84,7 +84,7 @@ impl ClientNode {
         true
     }
 
-    fn build_missing(&mut self, now: Now, link: circuit::link::LinkId, missing: &BTreeMap<Option<Credentials>, u16>) {
+    fn build_missing(&mut self, now: Now, entry: Entry, missing: &BTreeMap<Option<Credentials>, u16>) {
         let building = self.pool.values().filter(|c| c.opened.is_none() && c.purpose == Purpose::Spare).count();
         let spare = self.pool.values().filter(|c| c.is_spare()).count();
         // A setup that takes long is raced by another one.
@@ -98,7 +98,7 @@ impl ClientNode {
         let room = MAX_BUILDING.saturating_sub(building);
         let ports = missing.values().copied().map(Some).chain(std::iter::repeat(None));
         for port in ports.take(wanted).skip(active).take(room) {
-            if let Err(no_path) = self.build(now, link, Purpose::Spare, port) {
+            if let Err(no_path) = self.build(now, entry, Purpose::Spare, port) {
                 if port.is_some() {
                     self.refuse_waiting(&no_path);
                 }
@@ -108,12 +108,12 @@ impl ClientNode {
         }
     }
 
-    fn build_tests(&mut self, now: Now, link: circuit::link::LinkId) {
+    fn build_tests(&mut self, now: Now, entry: Entry) {
         let numbers: Vec<_> = self.tests.keys().copied().collect();
         for number in numbers {
             while let Some(run) = self.tests.get_mut(&number).filter(|run| run.may_begin()) {
                 run.begun += 1;
-                if let Err(no_path) = self.build(now, link, Purpose::Test(number), None) {
+                if let Err(no_path) = self.build(now, entry, Purpose::Test(number), None) {
                     self.counts.last_error = Some(no_path.to_string());
                     if let Some(run) = self.tests.get_mut(&number) {
                         *run.failed.entry("no path").or_default() += 1;

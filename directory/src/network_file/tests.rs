@@ -1,0 +1,312 @@
+//! Tests of the network file.
+
+use circuit::keys::DhPublic;
+use proptest::prelude::*;
+
+use super::*;
+use crate::descriptor::{Descriptor, EPOCH_SECONDS};
+use crate::sample::{NETWORK, NOW, descriptor, identity, signed};
+
+const SIGNER: u8 = 99;
+
+fn with(n: u8, change: impl FnOnce(&mut Descriptor)) -> SignedDescriptor {
+    let mut new = descriptor(n);
+    change(&mut new);
+    SignedDescriptor::sign(new, &identity(n)).unwrap()
+}
+
+fn create(relays: impl IntoIterator<Item = SignedDescriptor>) -> NetworkFile {
+    let mut view = View::new(NETWORK);
+    for relay in relays {
+        view.insert(relay).unwrap();
+    }
+    NetworkFile::create("demo net", view, &identity(SIGNER)).unwrap()
+}
+
+fn sample() -> NetworkFile {
+    create((1..=4).map(signed))
+}
+
+fn parse(text: &str) -> Result<NetworkFile, FileError> {
+    NetworkFile::parse(text, "network.toml", Some(identity(SIGNER).id()), NOW)
+}
+
+/// The error, after a check that it points at the first line that contains `at`.
+fn error_at(text: &str, at: &str, key: &str) -> FileError {
+    let error = parse(text).unwrap_err();
+    assert_eq!(error.key, key, "{error}");
+    let line = text.lines().nth(error.line - 1).unwrap();
+    assert!(line.contains(at), "{error} points at: {line}");
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("network.toml:{}: {key}: ", error.line))
+    );
+    assert!(!error.fix.is_empty());
+    error
+}
+
+/// A file around these relay tables, with a right signature over `view`'s relays.
+fn around(relays: &[String], signed: &NetworkFile) -> String {
+    let text = signed.to_text();
+    let (head, _) = text.split_once("\n# id").unwrap();
+    relays.iter().fold(head.to_owned(), |text, relay| {
+        text + "\n[[relay]]\n" + relay + "\n"
+    })
+}
+
+fn line_of(relay: &SignedDescriptor) -> String {
+    format!("descriptor = \"{}\"", BASE64.encode(relay.bytes()))
+}
+
+// directory.file.1
+#[test]
+fn what_is_created_is_read_back() {
+    let file = sample();
+    let read = parse(&file.to_text()).unwrap();
+    assert_eq!(read, file);
+    assert_eq!(
+        (read.name(), read.signer(), read.view().iter().len()),
+        ("demo net", identity(SIGNER).id(), 4)
+    );
+    assert_eq!(read.expires(), NOW + EPOCH_SECONDS);
+    assert_eq!(NetworkFile::parse(&file.to_text(), "", None, NOW), Ok(file));
+    assert_eq!(read.into_view().network(), NETWORK);
+}
+
+#[test]
+fn the_signed_bytes_are_those_of_the_specification() {
+    let file = create([signed(1)]);
+    let relay = signed(1);
+    let length = u32::try_from(relay.bytes().len()).unwrap();
+    let expected = [
+        &b"\x08demo net"[..],
+        &[0x11; 16],
+        &(NOW + EPOCH_SECONDS).to_be_bytes(),
+        &[0, 1],
+        &length.to_be_bytes(),
+        relay.bytes(),
+    ]
+    .concat();
+    identity(SIGNER)
+        .id()
+        .verify("chive network file 1", &expected, &file.signature)
+        .unwrap();
+}
+
+#[test]
+fn the_text_is_for_people_and_comments_and_order_do_not_count() {
+    let text = sample().to_text();
+    for comment in [
+        format!("# id {}\n", identity(1).id()),
+        "# address 192.0.2.1:4433 [2001:db8::1]:4433\n".to_owned(),
+        "# country DE, exit ports 80,443\n".to_owned(),
+        "# country DE, exit ports none\n".to_owned(),
+    ] {
+        assert!(text.contains(&comment), "{comment}");
+    }
+    let bare: String = text
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .fold(String::new(), |t, l| t + l + "\r\n");
+    assert_eq!(parse(&bare), Ok(sample()));
+    let mut relays: Vec<String> = (1..=4).map(|n| line_of(&signed(n))).collect();
+    relays.reverse();
+    assert_eq!(parse(&around(&relays, &sample())), Ok(sample()));
+    let bare = create([with(1, |d| d.country = None)]);
+    assert!(bare.to_text().contains("# country unknown"));
+}
+
+// directory.file.2
+#[test]
+fn a_file_expires_with_its_first_descriptor() {
+    let file = create([signed(1), with(2, |d| d.expires = NOW + 7_200)]);
+    let text = file.to_text();
+    assert_eq!(file.expires(), NOW + 7_200);
+    assert!(NetworkFile::parse(&text, "", None, NOW + 7_199).is_ok());
+    assert_eq!(
+        NetworkFile::parse(&text, "", None, NOW + 7_200).unwrap_err().key,
+        "expires"
+    );
+    let error = NetworkFile::parse(&text, "", None, NOW + 3 * 7_200).unwrap_err();
+    assert_eq!(
+        (error.key.as_str(), error.problem.as_str()),
+        ("expires", "the file expired 4 hours ago")
+    );
+    let short = with(1, |d| d.expires = NOW + 10);
+    let error = error_at(
+        &around(&[line_of(&short)], &create([signed(1)])),
+        "descriptor",
+        "relay[1].descriptor",
+    );
+    assert!(error.problem.contains("expires before the file"), "{error}");
+}
+
+// directory.file.1 directory.file.4
+#[test]
+fn every_changed_value_is_refused_where_it_stands() {
+    let text = sample().to_text();
+    let replace = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    };
+    for (changed, at, key) in [
+        (replace("demo net", "demo met"), "signature =", "signature"),
+        (replace("demo net", "demo/net"), "name =", "name"),
+        (replace("demo net", ""), "name =", "name"),
+        (
+            replace("network = \"11", "network = \"12"),
+            "descriptor =",
+            "relay[1].descriptor",
+        ),
+        (replace("network = \"11", "network = \"1"), "network =", "network"),
+        (
+            replace("network = \"11", "network = \"G1"),
+            "network =",
+            "network",
+        ),
+        (replace("expires = 1", "expires = _"), "expires =", "file"),
+        (replace("expires = 1", "expires = -1"), "expires =", "expires"),
+        (replace("expires = 1", "expires = 1e1"), "expires =", "expires"),
+        (replace("schema = 1", "schema = 2"), "schema =", "schema"),
+        (replace("schema = 1", "schema = '1'"), "schema =", "schema"),
+        (replace("name = \"demo net\"", "name = 5"), "name =", "name"),
+        (
+            replace(&identity(SIGNER).id().to_string(), &identity(3).id().to_string()),
+            "signer =",
+            "signer",
+        ),
+        (replace("schema = 1", "schema == 1"), "schema ==", "file"),
+    ] {
+        error_at(&changed, at, key);
+    }
+    let other = NetworkFile::parse(&text, "", Some(identity(3).id()), NOW).unwrap_err();
+    assert!(other.problem.contains(&identity(3).id().to_string()), "{other}");
+}
+
+// directory.file.1
+#[test]
+fn a_relay_added_or_left_out_breaks_the_signature() {
+    let lines: Vec<String> = (1..=5).map(|n| line_of(&signed(n))).collect();
+    assert_eq!(parse(&around(&lines[..4], &sample())), Ok(sample()));
+    for relays in [&lines[..], &lines[..3], &lines[1..]] {
+        error_at(&around(relays, &sample()), "signature =", "signature");
+    }
+}
+
+// directory.file.5
+#[test]
+fn one_bad_relay_is_named() {
+    let good = line_of(&signed(1));
+    let mut forged = signed(2).bytes().to_vec();
+    forged[120] ^= 1;
+    let relay = |inner: &str| around(&[good.clone(), inner.to_owned()], &sample());
+    for (inner, at, key, problem) in [
+        (
+            format!("descriptor = \"{}\"", BASE64.encode(&forged)),
+            "descriptor",
+            "relay[2].descriptor",
+            "signature",
+        ),
+        (
+            line_of(&signed(2)).replace('=', "= "),
+            "descriptor",
+            "relay[2].descriptor",
+            "not base64",
+        ),
+        (
+            format!("{}\nx = 1", line_of(&signed(2))),
+            "x = 1",
+            "relay[2].x",
+            "not known",
+        ),
+        (String::new(), "[[relay]]", "relay[2].descriptor", "missing"),
+        (
+            "descriptor = 7".to_owned(),
+            "descriptor = 7",
+            "relay[2].descriptor",
+            "text in quotes",
+        ),
+        (good.clone(), "descriptor", "relay[2].descriptor", "listed twice"),
+        (
+            line_of(&with(2, |d| d.link_key = DhPublic([1; 32]))),
+            "descriptor",
+            "relay[2].descriptor",
+            "link key",
+        ),
+        (
+            line_of(&with(2, |d| d.network.0[0] ^= 1)),
+            "descriptor",
+            "relay[2].descriptor",
+            "network",
+        ),
+        (
+            line_of(&with(2, |d| d.expires = NOW)),
+            "descriptor",
+            "relay[2].descriptor",
+            "expired",
+        ),
+    ] {
+        let error = error_at(&relay(&inner), at, key);
+        assert!(error.problem.contains(problem), "{error}");
+    }
+    for relays in ["relay = []", "relay = 1", "relay = [1]", ""] {
+        let text = sample().to_text();
+        let (head, _) = text.split_once("\n# id").unwrap();
+        let error = parse(&format!("{head}{relays}")).unwrap_err();
+        assert!(error.key.starts_with("relay"), "{error}");
+    }
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest() {
+    let text = sample().to_text();
+    for (wrong, right) in [
+        ("singer", "signer"),
+        ("expire", "expires"),
+        ("nam", "name"),
+        ("relays", "relay"),
+    ] {
+        let error = error_at(&format!("{wrong} = 1\n{text}"), wrong, wrong);
+        assert_eq!(error.fix, format!("did you mean `{right}`?"));
+    }
+}
+
+#[test]
+fn what_cannot_be_a_file_is_not_created() {
+    let mut view = View::new(NETWORK);
+    assert!(NetworkFile::create("demo", view.clone(), &identity(SIGNER)).is_err());
+    view.insert(signed(1)).unwrap();
+    for name in ["", "a\nb", "a\"b", "\u{e9}", &"x".repeat(MAX_NAME + 1)] {
+        assert!(
+            NetworkFile::create(name, view.clone(), &identity(SIGNER)).is_err(),
+            "{name}"
+        );
+    }
+    assert!(NetworkFile::create(&"x".repeat(MAX_NAME), view, &identity(SIGNER)).is_ok());
+    let long = "#".repeat(MAX_FILE + 1);
+    assert!(parse(&long).unwrap_err().problem.contains("16 MiB"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    // directory.file.1
+    #[test]
+    fn a_changed_byte_is_refused_or_means_the_same(index: prop::sample::Index, byte in 0x20_u8..0x7f) {
+        let file = create([signed(1)]);
+        let mut bytes = file.to_text().into_bytes();
+        *index.get_mut(&mut bytes) = byte;
+        if let Ok(read) = parse(core::str::from_utf8(&bytes).unwrap()) {
+            prop_assert_eq!(read, file);
+        }
+    }
+
+    #[test]
+    fn every_prefix_is_an_error_with_a_line(index: prop::sample::Index) {
+        let text = create([signed(1)]).to_text();
+        let cut = index.index(text.len() - 2);
+        let error = parse(text.get(..cut).unwrap()).unwrap_err();
+        prop_assert!(error.line <= text.lines().count());
+    }
+}

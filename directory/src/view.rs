@@ -1,0 +1,277 @@
+//! What a node believes of the network: the newest verified descriptor of every relay.
+
+use std::collections::BTreeMap;
+
+use circuit::keys::{DhPublic, NetworkId, RelayId};
+
+use crate::descriptor::{SignedDescriptor, epoch};
+
+/// The most relays in one view.
+pub const MAX_RELAYS: usize = 4_096;
+
+/// Verified relays of one network, in the order of their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    network: NetworkId,
+    relays: BTreeMap<RelayId, SignedDescriptor>,
+    link_keys: BTreeMap<DhPublic, RelayId>,
+}
+
+/// Why a descriptor did not enter the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotInserted {
+    /// It is of another network.
+    #[error("the descriptor belongs to the network {0}")]
+    OtherNetwork(NetworkId),
+    /// The view has a newer one.
+    #[error("a descriptor with the newer sequence number {0} is known")]
+    Older(u64),
+    /// The view has another one with the same sequence number.
+    #[error("a different descriptor with the same sequence number {0} is known: the relay must count up")]
+    SameSequence(u64),
+    /// Another relay has this link key.
+    #[error("relay {0} has the same link key: every relay needs a link key of its own")]
+    LinkKeyTaken(RelayId),
+    /// The view holds [`MAX_RELAYS`].
+    #[error("the view is full with {MAX_RELAYS} relays")]
+    Full,
+}
+
+/// Why a relay cannot be used now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Unfit {
+    /// No descriptor of it is known.
+    #[error("no descriptor of this relay is known")]
+    Missing,
+    /// Its descriptor is no longer valid.
+    #[error("its descriptor expired at unix time {at}")]
+    Expired {
+        /// Its expiry in unix seconds.
+        at: u64,
+    },
+    /// Its descriptor has no onion key for the present epoch.
+    #[error("its descriptor has no onion key for epoch {epoch}")]
+    NoOnionKey {
+        /// The present epoch.
+        epoch: u32,
+    },
+}
+
+impl View {
+    /// An empty view of a network.
+    pub const fn new(network: NetworkId) -> Self {
+        Self {
+            network,
+            relays: BTreeMap::new(),
+            link_keys: BTreeMap::new(),
+        }
+    }
+
+    /// The network that is viewed.
+    pub const fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// Takes a descriptor if it is the newest of its relay; the same one again changes nothing.
+    // directory.view.1
+    pub fn insert(&mut self, new: SignedDescriptor) -> Result<(), NotInserted> {
+        if new.network != self.network {
+            return Err(NotInserted::OtherNetwork(new.network));
+        }
+        let old = self.relays.get(&new.id);
+        match old {
+            Some(old) if *old == new => return Ok(()),
+            Some(old) if old.sequence > new.sequence => return Err(NotInserted::Older(old.sequence)),
+            Some(old) if old.sequence == new.sequence => {
+                return Err(NotInserted::SameSequence(old.sequence));
+            }
+            None if self.relays.len() >= MAX_RELAYS => return Err(NotInserted::Full),
+            Some(_) | None => {}
+        }
+        // directory.view.2
+        if let Some(owner) = self
+            .link_keys
+            .get(&new.link_key)
+            .filter(|owner| **owner != new.id)
+        {
+            return Err(NotInserted::LinkKeyTaken(*owner));
+        }
+        if let Some(old) = old {
+            self.link_keys.remove(&old.link_key);
+        }
+        self.link_keys.insert(new.link_key, new.id);
+        self.relays.insert(new.id, new);
+        Ok(())
+    }
+
+    /// The descriptor of a relay, valid or not.
+    pub fn get(&self, id: &RelayId) -> Option<&SignedDescriptor> {
+        self.relays.get(id)
+    }
+
+    /// All descriptors, valid or not, in the order of their ids.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &SignedDescriptor> + Clone {
+        self.relays.values()
+    }
+
+    /// The onion key of a relay for an epoch.
+    pub fn onion_key(&self, id: &RelayId, epoch: u32) -> Option<&DhPublic> {
+        self.get(id)?.onion_key(epoch)
+    }
+
+    /// The relays that say they serve a port as exits, valid or not, in the order of their ids.
+    pub fn exits_for_port(&self, port: u16) -> impl Iterator<Item = &SignedDescriptor> + Clone {
+        self.iter()
+            .filter(move |relay| relay.exit.as_ref().is_some_and(|exit| exit.accepts(port)))
+    }
+
+    /// The descriptor of a relay if it can be used at `unix` (seconds), or why it cannot.
+    // directory.view.3
+    pub fn usable(&self, id: &RelayId, unix: u64) -> Result<&SignedDescriptor, Unfit> {
+        let relay = self.get(id).ok_or(Unfit::Missing)?;
+        if relay.expires <= unix {
+            return Err(Unfit::Expired { at: relay.expires });
+        }
+        let epoch = epoch(unix);
+        relay.onion_key(epoch).ok_or(Unfit::NoOnionKey { epoch })?;
+        Ok(relay)
+    }
+
+    /// The relays that cannot be used at `unix` (seconds), in the order of their ids, with the reasons.
+    pub fn unfit(&self, unix: u64) -> impl Iterator<Item = (RelayId, Unfit)> + '_ {
+        self.relays
+            .keys()
+            .filter_map(move |id| Some((*id, self.usable(id, unix).err()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::{Descriptor, EPOCH_SECONDS};
+    use crate::sample::{FIRST_EPOCH, NETWORK, NOW, descriptor, identity, signed};
+
+    fn with(n: u8, change: impl FnOnce(&mut Descriptor)) -> SignedDescriptor {
+        let mut new = descriptor(n);
+        change(&mut new);
+        SignedDescriptor::sign(new, &identity(n)).unwrap()
+    }
+
+    fn view(relays: &[u8]) -> View {
+        let mut view = View::new(NETWORK);
+        for n in relays {
+            view.insert(signed(*n)).unwrap();
+        }
+        view
+    }
+
+    #[test]
+    fn the_order_does_not_depend_on_the_order_of_insertion() {
+        let view_a = view(&[1, 2, 3, 4]);
+        assert_eq!(view_a, view(&[3, 4, 2, 1]));
+        let ids: Vec<_> = view_a.iter().map(|relay| relay.id).collect();
+        assert!(ids.is_sorted());
+        assert_eq!(ids.len(), 4);
+    }
+
+    // directory.view.1
+    #[test]
+    fn the_newest_sequence_wins() {
+        let mut view = view(&[1]);
+        let before = view.clone();
+        assert_eq!(view.insert(signed(1)), Ok(()));
+        assert_eq!(
+            view.insert(with(1, |d| d.sequence = 6)),
+            Err(NotInserted::Older(7))
+        );
+        assert_eq!(
+            view.insert(with(1, |d| d.operator.clear())),
+            Err(NotInserted::SameSequence(7))
+        );
+        assert_eq!(view, before);
+        let newer = with(1, |d| d.sequence = 8);
+        assert_eq!(view.insert(newer.clone()), Ok(()));
+        assert_eq!(view.get(&newer.id), Some(&newer));
+        assert_eq!(view.insert(signed(1)), Err(NotInserted::Older(8)));
+    }
+
+    // directory.view.2
+    #[test]
+    fn a_link_key_has_one_owner_until_the_owner_leaves_it() {
+        let mut view = view(&[1]);
+        let second = with(2, |d| d.link_key = DhPublic([1; 32]));
+        assert_eq!(
+            view.insert(second.clone()),
+            Err(NotInserted::LinkKeyTaken(identity(1).id()))
+        );
+        assert_eq!(view.iter().len(), 1);
+        view.insert(with(1, |d| {
+            d.sequence = 8;
+            d.link_key = DhPublic([9; 32]);
+        }))
+        .unwrap();
+        assert_eq!(view.insert(second), Ok(()));
+        let back = with(1, |d| d.sequence = 9);
+        assert_eq!(
+            view.insert(back),
+            Err(NotInserted::LinkKeyTaken(identity(2).id()))
+        );
+    }
+
+    #[test]
+    fn another_network_and_a_relay_too_many_are_refused() {
+        let mut view = view(&[1]);
+        let other = NetworkId([0x22; 16]);
+        assert_eq!(
+            view.insert(with(2, |d| d.network = other)),
+            Err(NotInserted::OtherNetwork(other))
+        );
+        let filler = signed(1);
+        for n in 1..MAX_RELAYS {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            view.relays.insert(RelayId(id), filler.clone());
+        }
+        assert_eq!(view.insert(signed(3)), Err(NotInserted::Full));
+        assert_eq!(view.insert(with(1, |d| d.sequence = 8)), Ok(()));
+    }
+
+    #[test]
+    fn onion_keys_and_exits_are_found() {
+        let view = view(&[1, 2, 3]);
+        let id = identity(2).id();
+        assert_eq!(view.onion_key(&id, FIRST_EPOCH), Some(&DhPublic([2 ^ 0x40; 32])));
+        assert_eq!(
+            view.onion_key(&id, FIRST_EPOCH + 1),
+            Some(&DhPublic([2 ^ 0x80; 32]))
+        );
+        assert_eq!(view.onion_key(&id, FIRST_EPOCH + 2), None);
+        assert_eq!(view.onion_key(&id, FIRST_EPOCH - 1), None);
+        assert_eq!(view.onion_key(&RelayId([0; 32]), FIRST_EPOCH), None);
+        let mut exits = [identity(1).id(), identity(3).id()];
+        exits.sort();
+        assert!(view.exits_for_port(443).map(|relay| relay.id).eq(exits));
+        assert_eq!(view.exits_for_port(25).count(), 0);
+    }
+
+    // directory.view.3
+    #[test]
+    fn what_cannot_be_used_has_a_reason() {
+        let mut view = view(&[1]);
+        let early = with(2, |d| d.first_epoch += 1);
+        let short = with(3, |d| d.expires = NOW + 1);
+        let (early_id, short_id) = (early.id, short.id);
+        view.insert(early).unwrap();
+        view.insert(short).unwrap();
+        assert!(view.usable(&identity(1).id(), NOW).is_ok());
+        assert!(view.usable(&short_id, NOW).is_ok());
+        assert_eq!(view.usable(&RelayId([0; 32]), NOW), Err(Unfit::Missing));
+        let mut expected = [
+            (early_id, Unfit::NoOnionKey { epoch: FIRST_EPOCH }),
+            (short_id, Unfit::Expired { at: NOW + 1 }),
+        ];
+        expected.sort();
+        assert!(view.unfit(NOW + 1).eq(expected));
+        assert!(view.usable(&early_id, NOW + EPOCH_SECONDS - 1).is_ok());
+    }
+}

@@ -1,0 +1,289 @@
+//! A relay that passes circuits on like an honest one, and does one thing more: it has all keys of a relay, and so can do
+//! what no attacker on the wire can.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use circuit::cell::{BodyType, body, write_body};
+use circuit::error::DropReason;
+use circuit::keys::{BootId, Random};
+use circuit::link::{Arrival, LinkConfig, LinkEvent, LinkId, LinkLimits, Links, Peer, RelayKeys, Suites};
+use circuit::node::{Event, FlowId, FlowRead, FlowWrite, Node, Now, Verdict};
+use circuit::packet::{Cell, CircuitWord, Opened, PACKET, Packet, PacketType, Sealed};
+use circuit::relay::{Action, CellStep, From, Relay, RelayConfig};
+use circuit::seen::SeenSetups;
+use circuit::setup::Status;
+use circuit::table::CircuitKey;
+use netsim::host::RelayProgram;
+use rand_core::{Rng as _, SeedableRng as _};
+
+/// What it does beside its work, to the 20th cell of a direction that it passes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Nothing,
+    /// Flips a bit of a forward cell, at this byte.
+    FlipForward(usize),
+    /// Flips a bit of a backward cell before it adds its own layer.
+    FlipBackward(usize),
+    /// Flips a bit of a backward cell after it has added its own layer.
+    FlipSealed(usize),
+    /// Sends a forward cell twice.
+    RepeatForward,
+    /// Sends a cell of its own towards the client, as only the exit should.
+    Speak,
+    /// Sends forward cells on to the previous relay.
+    TurnBack,
+}
+
+/// What the test sees and says.
+#[derive(Debug, Default)]
+pub(crate) struct Wires {
+    /// The setups that it has passed on, with their parities.
+    pub(crate) setups: Vec<(Peer, Cell, bool)>,
+    /// Setups to be sent once more.
+    pub(crate) again: VecDeque<(Peer, Cell, bool)>,
+    /// How many of them were answered.
+    pub(crate) answers: usize,
+    /// Whether the deed was done.
+    pub(crate) done: bool,
+}
+
+pub(crate) struct EvilRelay {
+    program: RelayProgram,
+    links: Links,
+    relay: Relay,
+    rng: Random,
+    deed: Deed,
+    cells: [u32; 2],
+    waiting: Vec<(LinkId, CircuitKey)>,
+    outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
+    events: VecDeque<Event>,
+    replayed: Vec<(LinkId, u32)>,
+    wires: Rc<RefCell<Wires>>,
+}
+
+impl EvilRelay {
+    pub(crate) fn new(program: RelayProgram, deed: Deed, seed: [u8; 32]) -> (Self, Rc<RefCell<Wires>>) {
+        let mut rng = Random::from_seed(seed);
+        let keys = program.keys.clone();
+        let id = keys.identity.id();
+        let config = LinkConfig {
+            network: program.network,
+            relay: Some(RelayKeys { identity: keys.identity, link: keys.link }),
+            boot: BootId(rng.next_u64()),
+            suites: Suites::default(),
+            limits: LinkLimits::default(),
+        };
+        let mut draw = || {
+            let mut seed = [0; 32];
+            rng.fill_bytes(&mut seed);
+            seed
+        };
+        let mut links = Links::new(config, draw());
+        links.set_relays(program.view.iter().map(|relay| (relay.link_key, relay.id)));
+        let random = Random::from_seed(draw());
+        let relay = Relay::new(RelayConfig::new(id), keys.onion, SeenSetups::restored([]), random);
+        let wires = Rc::<RefCell<Wires>>::default();
+        let evil = Self {
+            program,
+            links,
+            relay,
+            rng,
+            deed,
+            cells: [0; 2],
+            waiting: vec![],
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+            replayed: vec![],
+            wires: Rc::clone(&wires),
+        };
+        (evil, wires)
+    }
+
+    /// Passes a cell on, and does its deed.
+    fn pass(&mut self, now: Now, link: LinkId, mut packet: Packet<'_, Opened>) -> Result<Verdict, DropReason> {
+        let word = packet.word();
+        let forward = word.opener() != self.links.our_opener(link);
+        let cells = &mut self.cells[usize::from(forward)];
+        *cells += 1;
+        let mut deed = if *cells == 20 { self.deed } else { Deed::Nothing };
+        if let Deed::FlipBackward(at) = deed
+            && !forward
+        {
+            packet.cell()[at] ^= 4;
+            self.did();
+        }
+        let CellStep::Pass(mut next, mut next_word) = self.relay.handle_cell(now.instant, link, word, packet.cell())?
+        else {
+            return Ok(Verdict::Consumed);
+        };
+        match deed {
+            Deed::FlipForward(at) if forward => packet.cell()[at] ^= 4,
+            Deed::FlipSealed(at) if !forward => packet.cell()[at] ^= 4,
+            Deed::RepeatForward if forward => {
+                self.outbox.push_back((next, next_word, Box::new(*packet.cell())));
+            }
+            Deed::TurnBack if forward => (next, next_word) = (link, word),
+            Deed::Speak if !forward => {
+                let mut cell = Box::new([0; circuit::packet::CELL]);
+                write_body(body(&mut cell), BodyType::Quic, |data| {
+                    data[..40].fill(0x40);
+                    Some(40)
+                })
+                .unwrap();
+                let key = self.relay.snapshot()[0].key;
+                let (back, back_word) = self.relay.start(key, &mut cell).unwrap();
+                self.outbox.push_back((back, back_word, cell));
+            }
+            _ => deed = Deed::Nothing,
+        }
+        if deed != Deed::Nothing {
+            self.did();
+        }
+        packet.set_word(next_word);
+        let (_, to) = self.links.seal(now, next, packet)?;
+        Ok(Verdict::Forward(to))
+    }
+
+    fn did(&self) {
+        self.wires.borrow_mut().done = true;
+    }
+
+    fn other(&mut self, now: Now, link: LinkId, mut packet: Packet<'_, Opened>) -> Result<(), DropReason> {
+        let word = packet.word();
+        if self.replayed.contains(&(link, word.id())) {
+            self.wires.borrow_mut().answers += 1;
+            return Ok(());
+        }
+        match word.kind() {
+            Some(PacketType::Setup) => {
+                let from = From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
+                self.relay.handle_setup(now, from, word, packet.cell())
+            }
+            Some(PacketType::Reply) => self.relay.handle_reply(now, link, word, packet.cell()),
+            Some(PacketType::Destroy) => self.relay.handle_destroy(now, link, word),
+            _ => Err(DropReason::Misbehaved),
+        }
+    }
+
+    fn act(&mut self, now: Now) {
+        while let Some(event) = self.links.poll_event() {
+            match event {
+                LinkEvent::Up { link } => {
+                    let opener = self.links.our_opener(link);
+                    for (_, circuit) in self.waiting.extract_if(.., |(over, _)| *over == link) {
+                        self.relay.onward(circuit, link, opener);
+                    }
+                }
+                LinkEvent::Lost { link } => self.relay.handle_link_lost(now, link),
+            }
+        }
+        while let Some(action) = self.relay.poll_action() {
+            match action {
+                Action::Log(entry) => self.events.push_back(Event::Persist(entry)),
+                Action::Send(link, word, cell) => {
+                    if word.kind() == Some(PacketType::Setup)
+                        && let Some(peer) = self.links.peer(link).and_then(|id| self.peer(&id))
+                    {
+                        self.wires.borrow_mut().setups.push((peer, *cell, word.parity()));
+                    }
+                    self.outbox.push_back((link, word, cell));
+                }
+                Action::Extend(circuit, next) => {
+                    let link = self.peer(&next).and_then(|peer| self.links.dial(now, &peer).ok());
+                    match link {
+                        Some(link) if self.links.is_up(link) => {
+                            self.relay.onward(circuit, link, self.links.our_opener(link));
+                        }
+                        Some(link) => self.waiting.push((link, circuit)),
+                        None => self.relay.refuse(now, circuit, Status::Unreachable),
+                    }
+                }
+                Action::Hold(link) => self.links.hold(link),
+                Action::Release(link) => self.links.release(now, link),
+                Action::Ended(_) => {}
+            }
+        }
+        self.replay(now);
+    }
+
+    fn peer(&self, id: &circuit::keys::RelayId) -> Option<Peer> {
+        let relay = self.program.view.get(id)?;
+        Some(Peer { id: relay.id, link_key: relay.link_key, address: relay.addresses[0] })
+    }
+
+    fn replay(&mut self, now: Now) {
+        let mut wires = self.wires.borrow_mut();
+        while let Some((peer, setup, parity)) = wires.again.front().copied() {
+            let Ok(link) = self.links.dial(now, &peer) else { return };
+            if !self.links.is_up(link) {
+                return;
+            }
+            wires.again.pop_front();
+            let word = CircuitWord::new(PacketType::Setup, self.links.our_opener(link), self.rng.next_u32());
+            self.replayed.push((link, word.id()));
+            self.outbox.push_back((link, word.with_parity(parity), Box::new(setup)));
+        }
+    }
+}
+
+impl Node for EvilRelay {
+    fn handle_datagram(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        packet: Packet<'_, Sealed>,
+    ) -> Result<Verdict, DropReason> {
+        let result = match self.links.open(now, from, packet)? {
+            Arrival::Circuit { link, packet } if packet.word().kind() == Some(PacketType::Cell) => {
+                self.pass(now, link, packet)
+            }
+            Arrival::Circuit { link, packet } => self.other(now, link, packet).map(|()| Verdict::Consumed),
+            Arrival::Consumed => Ok(Verdict::Consumed),
+        };
+        self.act(now);
+        result
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.links.handle_timeout(now);
+        self.relay.handle_timeout(now);
+        self.act(now);
+    }
+
+    fn poll_transmit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
+        self.act(now);
+        while let Some((link, word, cell)) = self.outbox.pop_front() {
+            let mut packet = Packet::blank(out);
+            packet.set_word(word);
+            *packet.cell() = *cell;
+            if let Ok((_, to)) = self.links.seal(now, link, packet) {
+                return Some(to);
+            }
+        }
+        self.links.poll_transmit(now, out)
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        [self.links.poll_timeout(), self.relay.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn flow_read(&mut self, _: Now, _: FlowId, _: usize) -> FlowRead {
+        FlowRead::Reset
+    }
+
+    fn flow_write(&mut self, _: Now, _: FlowId, _: &[u8]) -> FlowWrite {
+        FlowWrite::Reset
+    }
+
+    fn flow_finish(&mut self, _: Now, _: FlowId) {}
+
+    fn flow_reset(&mut self, _: Now, _: FlowId) {}
+}

@@ -1,0 +1,193 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{DEFAULT_HOPS, MAX_HOPS};
+use crate::output::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failure, 2 wrong usage, 3 the daemon is not running, 4 timed out, 5 no path of the wanted form.
+Logs go to standard error; CHIVE_LOG chooses them, for example CHIVE_LOG=debug.";
+
+/// Chive: a multi-hop onion overlay router.
+#[derive(Debug, Parser)]
+#[command(name = "chive", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Print text for people, or one JSON document per line (errors too).
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole network in this process: relays, a web site and a client to try it with.
+    Demo(Demo),
+    /// Run the client: applications reach the network by SOCKS5.
+    Up(Up),
+    /// Show what a running client or relay does.
+    Status(At),
+    /// Show the circuits of a running client or relay.
+    Circuits(Circuits),
+    /// Stop a running client or relay.
+    Stop(At),
+    /// Run a relay.
+    #[command(subcommand)]
+    Relay(Relay),
+    /// Make networks.
+    #[command(subcommand)]
+    Network(Network),
+    /// Show how configuration files are written.
+    #[command(subcommand)]
+    Config(Config),
+    /// Show the version.
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Download and upload through the network, compare every byte, and end with exit code 0 or 1.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Relays in a path.
+    #[arg(long, default_value_t = DEFAULT_HOPS, value_parser = hops, value_name = "1..5")]
+    pub(crate) hops: usize,
+    /// Relays in the network.
+    #[arg(long, default_value_t = 8, value_parser = demo_relays, value_name = "3..64")]
+    pub(crate) relays: usize,
+    /// Where the client listens for SOCKS5; port 0 is any free port.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
+    pub(crate) socks: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// The client's configuration file; `chive config example client` shows one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Relays in a path, instead of what the file says.
+    #[arg(long, value_parser = hops, value_name = "1..5")]
+    pub(crate) hops: Option<usize>,
+    /// Where to listen for SOCKS5, instead of what the file says.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) socks: Option<SocketAddr>,
+}
+
+/// Which daemon is asked.
+#[derive(Debug, Args)]
+pub(crate) struct At {
+    /// The control socket of the daemon.
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "config")]
+    pub(crate) control: Option<PathBuf>,
+    /// The configuration file of the daemon, which names its control socket.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Circuits {
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(subcommand)]
+    pub(crate) action: Option<CircuitsAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CircuitsAction {
+    /// Have the client build circuits, close them again, and tell how long it took.
+    Build {
+        /// How many circuits.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+        count: u16,
+        /// How many at a time.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..), value_name = "M")]
+        concurrency: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Relay {
+    /// Run a relay until it is stopped.
+    Run {
+        /// The relay's configuration file; `chive config example relay` shows one.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    /// Write keys and configuration files of a whole network for tests: relays, a client, and the signed network file.
+    Sample(Sample),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sample {
+    /// Relays in the network.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
+    pub(crate) relays: u16,
+    /// How many of them are exits.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), value_name = "M")]
+    pub(crate) exits: u16,
+    /// The UDP address of every relay.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "IP:PORT,..",
+        conflicts_with = "base"
+    )]
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The UDP address of the first relay; the others have the ports after it.
+    #[arg(long, default_value = "127.0.0.1:7000", value_name = "IP:PORT")]
+    pub(crate) base: SocketAddr,
+    /// Private destinations to which the exits connect all the same, such as 127.0.0.1:8080 or 10.77.0.0/24:*.
+    #[arg(long, value_delimiter = ',', value_name = "RULE,..")]
+    pub(crate) exit_allow: Vec<String>,
+    /// Have the exits serve clients that use no other relay before them.
+    #[arg(long)]
+    pub(crate) allow_single_hop: bool,
+    /// For how many days the network is valid.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=500), value_name = "D")]
+    pub(crate) days: u16,
+    /// The folder to write to; it must not exist, or be empty.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print a file with every setting and what it means.
+    Example {
+        /// Whose file.
+        #[arg(value_enum)]
+        of: Role,
+    },
+}
+
+/// Who a configuration file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// A relay.
+    Relay,
+    /// A client.
+    Client,
+}
+
+fn hops(text: &str) -> Result<usize, String> {
+    within(text, 1, MAX_HOPS)
+}
+
+fn demo_relays(text: &str) -> Result<usize, String> {
+    within(text, 3, 64)
+}
+
+fn within(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("a number from {least} to {most} is wanted"))
+}

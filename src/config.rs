@@ -1,0 +1,285 @@
+//! The configuration files of a relay and of a client.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use circuit::keys::RelayId;
+use router::policy::ExitPolicy;
+
+mod section;
+
+use section::{Section, Source};
+
+/// The most relays in a path.
+pub(crate) const MAX_HOPS: usize = 5;
+/// Relays in a path unless something else is said.
+pub(crate) const DEFAULT_HOPS: usize = 3;
+/// Where the client listens for applications unless something else is said.
+const DEFAULT_SOCKS: &str = "127.0.0.1:9050";
+const DEFAULT_PREBUILT: usize = 2;
+const MAX_PREBUILT: usize = 32;
+
+/// An example of a relay's file, with every setting.
+pub(crate) const RELAY_EXAMPLE: &str = r#"# A chive relay: `chive relay run --config FILE`. Paths are relative to this file.
+
+# The network file, and the id that must have signed it.
+network = "network.toml"
+signer = "0000000000000000000000000000000000000000000000000000000000000000"
+
+# The UDP address for links, as the relay's descriptor in the network file names it.
+listen = "0.0.0.0:7000"
+
+# The folder of the log that refuses replayed setups. Do not delete it while the relay's keys are in use.
+state = "state"
+
+# The socket on which `chive status --config FILE` asks this relay. By default $XDG_RUNTIME_DIR/chive/relay.sock.
+control = "run/control.sock"
+
+# Only their owner may read these files.
+[keys]
+identity = "identity.key"
+link = "link.key"
+onion = "onion.keys"
+
+# Leave this section out if the relay is no exit.
+[exit]
+# The first rule that matches decides; what none matches is refused, and so are private addresses.
+# Without rules: everything on the public internet but port 25.
+rules = ["reject *:25", "accept *:*"]
+# Private destinations that are allowed all the same, for test networks.
+allow = []
+# Serve clients that use no other relay before this one: they show it their address.
+allow_single_hop = false
+"#;
+
+/// An example of a client's file, with every setting.
+pub(crate) const CLIENT_EXAMPLE: &str = r#"# A chive client: `chive up --config FILE`. Paths are relative to this file.
+
+# The network file, and the id that must have signed it.
+network = "network.toml"
+signer = "0000000000000000000000000000000000000000000000000000000000000000"
+
+# Where applications reach the client by SOCKS5.
+socks = "127.0.0.1:9050"
+
+# Relays in every path, 1 to 5.
+hops = 3
+
+# Circuits that are kept ready for the next stream, 1 to 32.
+prebuilt = 2
+
+# The local UDP address for links; by default any. Without port 0 the same port is used at every start.
+udp = "0.0.0.0:0"
+
+# The socket on which `chive status --config FILE` asks this client. By default $XDG_RUNTIME_DIR/chive/client.sock.
+control = "run/control.sock"
+"#;
+
+const NETWORK: &str = "\"network.toml\"";
+const SIGNER: &str = "\"<the 64 hexadecimal digits that `chive network sample` printed>\"";
+const CONTROL: &str = "\"run/control.sock\"";
+
+/// Where the network file is and who must have signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Its signer.
+    pub(crate) signer: RelayId,
+}
+
+/// What a relay's file says.
+#[derive(Debug)]
+pub(crate) struct RelayConfig {
+    /// The network.
+    pub(crate) network: Network,
+    /// The UDP address for links.
+    pub(crate) listen: SocketAddr,
+    /// The folder of the replay log.
+    pub(crate) state: PathBuf,
+    /// The control socket, if the file names one.
+    pub(crate) control: Option<PathBuf>,
+    /// The key files.
+    pub(crate) keys: KeyFiles,
+    /// What the relay connects to, if it is an exit.
+    pub(crate) exit: Option<ExitPolicy>,
+    /// Whether it serves clients that use no relay before it.
+    pub(crate) allow_single_hop: bool,
+}
+
+/// Where a relay's secrets are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyFiles {
+    /// The identity.
+    pub(crate) identity: PathBuf,
+    /// The key of the links.
+    pub(crate) link: PathBuf,
+    /// The onion keys of all epochs.
+    pub(crate) onion: PathBuf,
+}
+
+/// What a client's file says.
+#[derive(Debug)]
+pub(crate) struct ClientConfig {
+    /// The network.
+    pub(crate) network: Network,
+    /// Where applications reach it.
+    pub(crate) socks: SocketAddr,
+    /// Relays in a path.
+    pub(crate) hops: usize,
+    /// Circuits kept ready.
+    pub(crate) prebuilt: usize,
+    /// The local UDP address, if the file names one.
+    pub(crate) udp: Option<SocketAddr>,
+    /// The control socket, if the file names one.
+    pub(crate) control: Option<PathBuf>,
+}
+
+impl Network {
+    fn read(root: &Section<'_>) -> anyhow::Result<Self> {
+        let file = root.path("network", NETWORK)?;
+        let signer = root.get("signer", SIGNER, |value| relay_id(value.as_str()?))?;
+        Ok(Self {
+            file: root.require("network", NETWORK, file)?,
+            signer: root.require("signer", SIGNER, signer)?,
+        })
+    }
+}
+
+impl RelayConfig {
+    /// Reads a relay's file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let source = Source::read(path)?;
+        let mut root = source.root(&["network", "signer", "listen", "state", "control", "keys", "exit"])?;
+        let keys = root.section("keys", &["identity", "link", "onion"])?;
+        let exit = root.section("exit", &["rules", "allow", "allow_single_hop"])?;
+        let listen = root.parsed("listen", "\"0.0.0.0:7000\"")?;
+        let state = root.path("state", "\"state\"")?;
+        Ok(Self {
+            network: Network::read(&root)?,
+            listen: root.require("listen", "\"0.0.0.0:7000\"", listen)?,
+            state: root.require("state", "\"state\"", state)?,
+            control: root.path("control", CONTROL)?,
+            keys: KeyFiles::read(&source, keys)?,
+            allow_single_hop: exit
+                .as_ref()
+                .map_or(Ok(false), |exit| exit.flag("allow_single_hop"))?,
+            exit: exit.as_ref().map(exit_policy).transpose()?,
+        })
+    }
+}
+
+impl KeyFiles {
+    fn read(source: &Source, section: Option<Section<'_>>) -> anyhow::Result<Self> {
+        let path = |key, example: &str| match &section {
+            Some(section) => section.path(key, example),
+            None => Ok(None),
+        };
+        Ok(Self {
+            identity: path("identity", "\"identity.key\"")?.unwrap_or_else(|| source.resolve("identity.key")),
+            link: path("link", "\"link.key\"")?.unwrap_or_else(|| source.resolve("link.key")),
+            onion: path("onion", "\"onion.keys\"")?.unwrap_or_else(|| source.resolve("onion.keys")),
+        })
+    }
+}
+
+impl ClientConfig {
+    /// Reads a client's file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let source = Source::read(path)?;
+        let root = source.root(&["network", "signer", "socks", "hops", "prebuilt", "udp", "control"])?;
+        let socks = root.parsed("socks", "\"127.0.0.1:9050\"")?;
+        Ok(Self {
+            network: Network::read(&root)?,
+            socks: root.require(
+                "socks",
+                "\"127.0.0.1:9050\"",
+                socks.or_else(|| DEFAULT_SOCKS.parse().ok()),
+            )?,
+            hops: root.number("hops", "3", 1..MAX_HOPS + 1)?.unwrap_or(DEFAULT_HOPS),
+            prebuilt: root
+                .number("prebuilt", "2", 1..MAX_PREBUILT + 1)?
+                .unwrap_or(DEFAULT_PREBUILT),
+            udp: root.parsed("udp", "\"0.0.0.0:0\"")?,
+            control: root.path("control", CONTROL)?,
+        })
+    }
+}
+
+/// The control socket that a file names, be it a relay's or a client's; and whether it is a relay's.
+pub(crate) fn control_of(path: &Path) -> anyhow::Result<(Option<PathBuf>, bool)> {
+    // A relay's file has a `listen`, a client's cannot.
+    let source = Source::read(path)?;
+    if source.has("listen") {
+        RelayConfig::read(path).map(|config| (config.control, true))
+    } else {
+        ClientConfig::read(path).map(|config| (config.control, false))
+    }
+}
+
+/// The relay id that 64 hexadecimal digits are.
+fn relay_id(text: &str) -> Option<RelayId> {
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
+    bytes.try_into().ok().map(RelayId)
+}
+
+fn exit_policy(exit: &Section<'_>) -> anyhow::Result<ExitPolicy> {
+    let rules = exit.list("rules", "[\"reject *:25\", \"accept *:*\"]", |list| {
+        ExitPolicy::parse(list)
+    })?;
+    let policy = rules.unwrap_or_default();
+    let allow = exit.list("allow", "[\"10.0.0.0/8:*\"]", |list| policy.clone().allow(list))?;
+    Ok(allow.unwrap_or(policy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chive.toml");
+        std::fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn the_examples_are_right_and_complete() {
+        let (folder, path) = written(RELAY_EXAMPLE);
+        let relay = RelayConfig::read(&path).unwrap();
+        assert_eq!(relay.network.file, folder.path().join("network.toml"));
+        assert_eq!(relay.keys.onion, folder.path().join("onion.keys"));
+        assert!(relay.exit.unwrap().check("9.9.9.9".parse().unwrap(), 443));
+        assert_eq!(
+            control_of(&path).unwrap(),
+            (Some(folder.path().join("run/control.sock")), true)
+        );
+
+        let (folder, path) = written(CLIENT_EXAMPLE);
+        let client = ClientConfig::read(&path).unwrap();
+        assert_eq!((client.hops, client.prebuilt), (DEFAULT_HOPS, DEFAULT_PREBUILT));
+        assert_eq!(client.socks, DEFAULT_SOCKS.parse().unwrap());
+        assert_eq!(
+            control_of(&path).unwrap(),
+            (Some(folder.path().join("run/control.sock")), false)
+        );
+    }
+
+    #[test]
+    fn a_bad_exit_rule_names_its_line() {
+        let text = RELAY_EXAMPLE.replace("\"reject *:25\"", "\"drop *:25\"");
+        let error = RelayConfig::read(&written(&text).1).unwrap_err().to_string();
+        let line = 1 + text.lines().position(|line| line.starts_with("rules")).unwrap();
+        assert!(
+            error.contains(&format!("line {line}: `rules` cannot be")),
+            "{error}"
+        );
+        assert!(error.contains("drop *:25"), "{error}");
+    }
+
+    #[test]
+    fn without_an_exit_section_the_relay_is_no_exit() {
+        let (middle, _) = RELAY_EXAMPLE.split_once("# Leave this section out").unwrap();
+        assert!(RelayConfig::read(&written(middle).1).unwrap().exit.is_none());
+    }
+}

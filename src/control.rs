@@ -1,0 +1,252 @@
+//! The control API of a daemon: HTTP and JSON on a Unix socket that only its owner may use.
+//!
+//! `GET /status`, `GET /circuits`, `POST /circuits/build {"count": N, "concurrency": M}` (client), `POST /stop`.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+
+use crate::failure::Kind;
+use crate::keystore;
+use crate::output::{Document, ErrorBody};
+
+/// The longest path that a Unix socket may have on Linux.
+const MAX_PATH: usize = 107;
+/// The most circuits of one `POST /circuits/build`, and the most at a time.
+const MAX_BUILD: usize = 65_535;
+
+/// The daemon that answers.
+#[derive(Clone, Debug)]
+pub(crate) enum Daemon {
+    /// A relay.
+    Relay(router::driver::Handle),
+    /// A client.
+    Client(client::driver::Handle),
+}
+
+/// The document of `GET /status`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "snake_case")]
+pub(crate) enum Status {
+    /// A relay's.
+    Relay(router::status::Status),
+    /// A client's.
+    Client(client::status::Status),
+}
+
+/// The document of `GET /circuits`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "role", content = "circuits", rename_all = "snake_case")]
+pub(crate) enum Circuits {
+    /// A relay's.
+    Relay(Vec<router::status::Circuit>),
+    /// A client's.
+    Client(Vec<client::status::Circuit>),
+}
+
+/// What `POST /circuits/build` is to do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Build {
+    /// How many circuits.
+    pub(crate) count: usize,
+    /// How many at a time.
+    pub(crate) concurrency: usize,
+}
+
+/// The answer to `POST /stop`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Stopping {
+    /// Always true.
+    pub(crate) stopping: bool,
+}
+
+impl Daemon {
+    /// Asks it to stop.
+    pub(crate) fn stop(&self) {
+        match self {
+            Self::Relay(handle) => handle.stop(),
+            Self::Client(handle) => handle.stop(),
+        }
+    }
+
+    async fn status(&self) -> Option<Status> {
+        match self {
+            Self::Relay(handle) => handle.status().await.map(Status::Relay),
+            Self::Client(handle) => handle.status().await.map(Status::Client),
+        }
+    }
+
+    async fn circuits(&self) -> Option<Circuits> {
+        match self {
+            Self::Relay(handle) => handle.circuits().await.map(Circuits::Relay),
+            Self::Client(handle) => handle.circuits().await.map(Circuits::Client),
+        }
+    }
+}
+
+/// The control socket that is used when nothing else is said: in the user's runtime folder.
+pub(crate) fn default_socket(relay: bool) -> anyhow::Result<PathBuf> {
+    let name = if relay { "relay.sock" } else { "client.sock" };
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(folder) if !folder.is_empty() => Ok(PathBuf::from(folder).join("chive").join(name)),
+        _ => {
+            let user = fs::metadata("/proc/self")
+                .context("cannot find out which user this is")?
+                .uid();
+            Ok(PathBuf::from(format!("/tmp/chive-{user}")).join(name))
+        }
+    }
+}
+
+/// The control API's socket; its file goes when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Control {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Opens the socket; the file of a daemon that is gone is replaced.
+    pub(crate) fn bind(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display();
+        if path.as_os_str().len() > MAX_PATH {
+            bail!(
+                "the path of the control socket {name} is longer than {MAX_PATH} bytes; change the setting `control`"
+            );
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        keystore::private_folder(folder)?;
+        let (mode, owner) = fs::metadata(folder).map(|folder| (folder.mode(), folder.uid()))?;
+        let user = fs::metadata("/proc/self").map_or(owner, |own| own.uid());
+        if mode & 0o077 != 0 || owner != user {
+            bail!(
+                "others may enter the folder {0} of the control socket; chmod 700 {0}, or change the setting `control`",
+                folder.display()
+            );
+        }
+        match StdUnixStream::connect(path) {
+            Ok(_) => bail!(
+                "another chive answers on {name}; stop it (chive stop --control {name}), or change the setting `control`"
+            ),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)
+                    .with_context(|| format!("cannot remove the old control socket {name}"))?;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot use the control socket {name}")),
+        }
+        let listener = UnixListener::bind(path).with_context(|| {
+            format!("cannot open the control socket {name}; change the setting `control`")
+        })?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self {
+            listener: Some(listener),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Where the socket is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Answers requests until the future is dropped.
+    pub(crate) async fn serve(&mut self, daemon: Daemon) -> anyhow::Result<()> {
+        let Some(listener) = self.listener.take() else {
+            return Ok(());
+        };
+        Ok(axum::serve(listener, routes(daemon)).await?)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn routes(daemon: Daemon) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/circuits", get(circuits))
+        .route("/circuits/build", post(build))
+        .route("/stop", post(stop))
+        .fallback(async || error(StatusCode::NOT_FOUND, Kind::Usage, "there is no such path"))
+        .method_not_allowed_fallback(async || {
+            error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                Kind::Usage,
+                "this path takes another method",
+            )
+        })
+        .with_state(daemon)
+}
+
+async fn status(State(daemon): State<Daemon>) -> Response {
+    answer(daemon.status().await)
+}
+
+async fn circuits(State(daemon): State<Daemon>) -> Response {
+    answer(daemon.circuits().await)
+}
+
+async fn build(State(daemon): State<Daemon>, wanted: Result<Json<Build>, JsonRejection>) -> Response {
+    let wanted = match wanted {
+        Ok(Json(wanted)) => wanted,
+        Err(rejection) => return error(StatusCode::BAD_REQUEST, Kind::Usage, &rejection.body_text()),
+    };
+    if ![wanted.count, wanted.concurrency]
+        .iter()
+        .all(|n| (1..=MAX_BUILD).contains(n))
+    {
+        return error(
+            StatusCode::BAD_REQUEST,
+            Kind::Usage,
+            "count and concurrency must be from 1 to 65535",
+        );
+    }
+    match daemon {
+        Daemon::Client(handle) => answer(handle.build(wanted.count, wanted.concurrency).await),
+        Daemon::Relay(_) => error(
+            StatusCode::BAD_REQUEST,
+            Kind::Usage,
+            "a relay builds no circuits; ask a client",
+        ),
+    }
+}
+
+async fn stop(State(daemon): State<Daemon>) -> Response {
+    daemon.stop();
+    answer(Some(Stopping { stopping: true }))
+}
+
+fn answer<T: Serialize>(body: Option<T>) -> Response {
+    match body {
+        Some(body) => Json(Document::new(body)).into_response(),
+        None => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Kind::NotRunning,
+            "the daemon is stopping",
+        ),
+    }
+}
+
+fn error(status: StatusCode, kind: Kind, message: &str) -> Response {
+    (status, Json(ErrorBody::new(kind, message.to_owned()))).into_response()
+}

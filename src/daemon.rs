@@ -1,0 +1,221 @@
+//! The daemons: `chive relay run` and `chive up`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use circuit::keys::{DhSecret, RelayId};
+use directory::view::View;
+use router::driver::Keys;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::cli::Up;
+use crate::config::{ClientConfig, KeyFiles, RelayConfig};
+use crate::control::{self, Control, Daemon};
+use crate::keystore;
+use crate::network;
+use crate::output::Format;
+use crate::outside;
+
+/// How often expired onion keys are looked for on disk.
+const ERASE_EVERY: Duration = Duration::from_secs(60);
+/// How long a daemon that was asked to stop may take.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a daemon prints when it can be used.
+#[derive(Debug, Serialize)]
+struct Ready<'a> {
+    event: &'static str,
+    role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<RelayName>,
+    /// Where the relay receives links, or the client SOCKS5.
+    listen: SocketAddr,
+    control: &'a Path,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RelayName(RelayId);
+
+impl Serialize for RelayName {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+/// Runs something on a runtime of this thread, as the drivers want it.
+pub(crate) fn on_this_thread<T>(what: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("the runtime cannot start")?;
+    LocalSet::new().block_on(&runtime, what)
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(crate) async fn stop_signal() -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// `chive relay run`.
+pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
+    let config = RelayConfig::read(config)?;
+    let now = outside::unix();
+    keystore::erase_expired(&config.keys.onion, now)?;
+    let keys = keystore::read(&config.keys)?;
+    let view = network::read(&config.network)?;
+    let id = keys.identity.id();
+    require_known(&view, &keys)?;
+    keystore::private_folder(&config.state)?;
+    let socket = control_socket(config.control, true)?;
+    on_this_thread(async {
+        let relay = router::driver::Relay::bind(router::driver::Settings {
+            keys,
+            network: view.network(),
+            view,
+            listen: config.listen,
+            exit: config.exit,
+            allow_single_hop: config.allow_single_hop,
+            state: Some(config.state),
+        })?;
+        let mut control = Control::bind(&socket)?;
+        let (handle, listen) = (relay.handle(), relay.address());
+        let ready = Ready {
+            event: "ready",
+            role: "relay",
+            id: Some(RelayName(id)),
+            listen,
+            control: control.path(),
+        };
+        output.print(&ready, || format!("ready: relay {id} receives links on {listen}"))?;
+        let erasing = erase_on_time(&config.keys);
+        tokio::select! {
+            end = attended(async { Ok(relay.run().await?) }, &mut control, Daemon::Relay(handle)) => end,
+            never = erasing => never,
+        }
+    })
+}
+
+/// `chive up`.
+pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
+    let config = ClientConfig::read(&wanted.config)?;
+    let view = network::read(&config.network)?;
+    let hops = wanted.hops.unwrap_or(config.hops);
+    network::require_path(&view, hops)?;
+    let socket = control_socket(config.control, false)?;
+    on_this_thread(async {
+        let client = client::driver::Client::bind(client::driver::Settings {
+            network: view.network(),
+            socks: wanted.socks.unwrap_or(config.socks),
+            hops,
+            prebuilt: config.prebuilt,
+            udp: config.udp.unwrap_or_else(|| any_address(&view)),
+            view,
+        })?;
+        let mut control = Control::bind(&socket)?;
+        let (handle, listen) = (client.handle(), client.socks_address());
+        let path = control.path().to_owned();
+        let ready_handle = handle.clone();
+        tokio::task::spawn_local(async move {
+            if ready_handle.ready().await {
+                let ready = Ready {
+                    event: "ready",
+                    role: "client",
+                    id: None,
+                    listen,
+                    control: &path,
+                };
+                let printed = output.print(&ready, || {
+                    format!("ready: SOCKS5 on {listen}, {hops} relays in every path")
+                });
+                if let Err(error) = printed {
+                    tracing::warn!(%error, "the ready line could not be printed");
+                }
+            }
+        });
+        attended(
+            async { Ok(client.run().await?) },
+            &mut control,
+            Daemon::Client(handle),
+        )
+        .await
+    })
+}
+
+/// Runs a daemon with its control API until it ends, or is asked to by a signal.
+async fn attended(
+    running: impl Future<Output = anyhow::Result<()>>,
+    control: &mut Control,
+    daemon: Daemon,
+) -> anyhow::Result<()> {
+    let mut running = core::pin::pin!(running);
+    let answering = control.serve(daemon.clone());
+    tokio::select! {
+        end = &mut running => return end,
+        end = answering => end.context("the control API ended")?,
+        end = stop_signal() => end?,
+    }
+    daemon.stop();
+    // What does not stop by itself in time is dropped.
+    tokio::time::timeout(STOP_WITHIN, running).await.unwrap_or(Ok(()))
+}
+
+fn control_socket(configured: Option<PathBuf>, relay: bool) -> anyhow::Result<PathBuf> {
+    configured.map_or_else(|| control::default_socket(relay), Ok)
+}
+
+/// The local UDP address from which all relays can be reached.
+pub(crate) fn any_address(view: &View) -> SocketAddr {
+    let only_v4 = view
+        .iter()
+        .all(|relay| relay.addresses.iter().any(SocketAddr::is_ipv4));
+    if only_v4 {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0_u16; 8], 0).into()
+    }
+}
+
+/// Refuses to run a relay that clients could not use: its keys must be those of its descriptor.
+fn require_known(view: &View, keys: &Keys) -> anyhow::Result<()> {
+    let id = keys.identity.id();
+    let now = outside::unix();
+    let descriptor = view.usable(&id, now).with_context(|| {
+        format!(
+            "the network file has no use for this relay, {id}; have it signed again with its new descriptor"
+        )
+    })?;
+    let epoch = directory::descriptor::epoch(now);
+    let onion = keys.onion.get(&epoch).map(DhSecret::public);
+    anyhow::ensure!(
+        descriptor.link_key == keys.link.public(),
+        "the link key is another than in the network file's descriptor of this relay; restore the file `keys.link` names"
+    );
+    anyhow::ensure!(
+        onion.as_ref() == descriptor.onion_key(epoch),
+        "the onion key of epoch {epoch} is another than in the network file's descriptor of this relay; \
+         restore the file `keys.onion` names"
+    );
+    Ok(())
+}
+
+/// Keeps the disk free of expired onion keys.
+async fn erase_on_time(keys: &KeyFiles) -> anyhow::Result<()> {
+    let mut beat = tokio::time::interval(ERASE_EVERY);
+    loop {
+        beat.tick().await;
+        match keystore::erase_expired(&keys.onion, outside::unix()) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "expired onion keys were erased from disk"),
+            Err(error) => tracing::warn!(%error, "expired onion keys are still on disk"),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! `chive demo`: a whole network in one process, to look at, to use, and to check.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use client::driver::Handle;
+use client::status::{Hop, Status};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::cli::Demo;
+use crate::daemon::{on_this_thread, stop_signal};
+use crate::failure::{Failure, Kind};
+use crate::output::{self, Format};
+use crate::report::{bytes_text, float, path_text};
+
+mod network;
+mod site;
+mod visitor;
+
+use network::Nodes;
+use site::Site;
+use visitor::Transfer;
+
+const STAGES: usize = 5;
+/// How long the first circuit may take.
+const CIRCUIT_WITHIN: Duration = Duration::from_secs(10);
+/// How long each direction of the check may take.
+const TRANSFER_WITHIN: Duration = Duration::from_secs(8);
+/// Bytes in each direction of the check.
+const CHECKED: u64 = 8 << 20;
+
+/// What the command prints as it goes, one document each.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Stage {
+        number: usize,
+        of: usize,
+        text: &'a str,
+        elapsed_ms: u128,
+    },
+    Ready {
+        socks: SocketAddr,
+        site: SocketAddr,
+        hops: usize,
+    },
+    Status(&'a Status),
+    Check(Proof),
+}
+
+/// What a check that passed has proved.
+#[derive(Debug, Serialize)]
+struct Proof {
+    passed: bool,
+    hops: usize,
+    /// The path of the download.
+    path: Vec<Hop>,
+    bytes_down: u64,
+    bytes_up: u64,
+    first_byte_ms: f64,
+    down_mb_s: f64,
+    up_mb_s: f64,
+    /// Connections at the site, all of which exits made.
+    site_connections: u64,
+}
+
+/// Runs the demonstration.
+pub(crate) fn run(wanted: &Demo, output: Format) -> anyhow::Result<()> {
+    if wanted.hops > wanted.relays {
+        let text = format!("a path of {} relays needs as many with --relays", wanted.hops);
+        return Err(Failure::new(Kind::Usage, text).into());
+    }
+    on_this_thread(async {
+        let mut nodes = Nodes::default();
+        let end = tokio::select! {
+            end = play(wanted, output, &mut nodes) => end,
+            end = stop_signal() => end,
+        };
+        if output::is_terminal() && output == Format::Text && !wanted.check {
+            output::replace_line("");
+        }
+        let stopped = nodes.stop().await;
+        end.and(stopped)
+    })
+}
+
+/// Prints the stages as they finish.
+struct Stages {
+    output: Format,
+    start: Instant,
+    done: usize,
+}
+
+impl Stages {
+    fn done(&mut self, text: &str) -> anyhow::Result<()> {
+        self.done += 1;
+        let (number, elapsed) = (self.done, self.start.elapsed());
+        let event = Event::Stage {
+            number,
+            of: STAGES,
+            text,
+            elapsed_ms: elapsed.as_millis(),
+        };
+        self.output.print(&event, || {
+            format!("[{number}/{STAGES}] {:6.2} s  {text}", elapsed.as_secs_f64())
+        })
+    }
+}
+
+async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Result<()> {
+    let mut stages = Stages {
+        output,
+        start: Instant::now(),
+        done: 0,
+    };
+    let site = Site::open().await?;
+    let at = site.address()?;
+    stages.done(&format!("a web site is open on {at}"))?;
+    let plans = network::plan(wanted.relays, at)?;
+    let (relays, exits) = (
+        plans.len(),
+        plans.iter().filter(|plan| plan.exit.is_some()).count(),
+    );
+    let view = nodes.start_relays(plans, wanted.hops)?;
+    stages.done(&format!(
+        "{relays} relays have keys and run, {exits} of them exits"
+    ))?;
+    let (client, socks) = nodes.start_client(view, wanted.socks, wanted.hops)?;
+    stages.done(&format!("the client runs, SOCKS5 on {socks}"))?;
+    let body = async {
+        first_circuit(&client).await?;
+        stages.done(&format!(
+            "the first circuit stands, through {} {}",
+            wanted.hops,
+            relays_word(wanted.hops)
+        ))?;
+        let first = fetch_page(socks, at).await?;
+        stages.done(&format!(
+            "the site answers through it, first byte after {:.1} ms",
+            ms(first)
+        ))?;
+        if wanted.check {
+            let proof = check(&client, nodes, &site, socks, wanted.hops).await?;
+            let text = proof.text();
+            output.print(&Event::Check(proof), || text)
+        } else {
+            let ready = Event::Ready {
+                socks,
+                site: at,
+                hops: wanted.hops,
+            };
+            output.print(&ready, || ready_text(socks, at))?;
+            watch(&client, output).await
+        }
+    };
+    tokio::select! {
+        end = body => end,
+        end = site.serve() => end,
+    }
+}
+
+async fn first_circuit(client: &Handle) -> anyhow::Result<()> {
+    let ready = tokio::time::timeout(CIRCUIT_WITHIN, client.ready()).await;
+    if ready.is_ok_and(|ready| ready) {
+        return Ok(());
+    }
+    let status = client.status().await;
+    let reason = status
+        .map(|s| s.last_error.unwrap_or(s.state))
+        .unwrap_or_else(|| "the client ended".to_owned());
+    let seconds = CIRCUIT_WITHIN.as_secs();
+    Err(anyhow::anyhow!("no circuit within {seconds} s: {reason}"))
+}
+
+async fn fetch_page(socks: SocketAddr, site: SocketAddr) -> anyhow::Result<Duration> {
+    let fetch = visitor::download(socks, site, 1_000, async {});
+    let transfer = tokio::time::timeout(TRANSFER_WITHIN, fetch)
+        .await
+        .context("the site's page did not come")??;
+    Ok(transfer.first_byte)
+}
+
+/// Moves bytes both ways, compares them all, and looks at who made the connections.
+async fn check(
+    client: &Handle,
+    nodes: &Nodes,
+    site: &Site,
+    socks: SocketAddr,
+    hops: usize,
+) -> anyhow::Result<Proof> {
+    let at = site.address()?;
+    let mut path = Vec::new();
+    let download = visitor::download(socks, at, CHECKED, async {
+        path = path_in_use(client).await.unwrap_or_default()
+    });
+    let down = tokio::time::timeout(TRANSFER_WITHIN, download).await;
+    let down =
+        down.with_context(|| format!("the download took longer than {} s", TRANSFER_WITHIN.as_secs()))??;
+    let upload = tokio::time::timeout(TRANSFER_WITHIN, visitor::upload(socks, at, CHECKED, async {})).await;
+    let up =
+        upload.with_context(|| format!("the upload took longer than {} s", TRANSFER_WITHIN.as_secs()))??;
+
+    ensure!(
+        path.len() == hops,
+        "the download's circuit has {} relays, not {hops}",
+        path.len()
+    );
+    let visits = site.visits();
+    let made = nodes.exit_connections().await;
+    let by_exits: u64 = made.iter().map(|(_, count)| count).sum();
+    ensure!(
+        by_exits == visits.connections,
+        "the site saw {} connections, but the exits made {by_exits}",
+        visits.connections
+    );
+    let exit = path.last().map(|hop| hop.id.as_str()).unwrap_or_default();
+    ensure!(
+        made.iter().any(|(id, _)| id.starts_with(exit)),
+        "the path's last relay connected nowhere"
+    );
+    Ok(Proof {
+        passed: true,
+        hops,
+        path,
+        bytes_down: CHECKED,
+        bytes_up: CHECKED,
+        first_byte_ms: ms(down.first_byte),
+        down_mb_s: mb_s(down),
+        up_mb_s: mb_s(up),
+        site_connections: visits.connections,
+    })
+}
+
+/// The path of a circuit that carries a stream now.
+async fn path_in_use(client: &Handle) -> Option<Vec<Hop>> {
+    let circuits = client.circuits().await?;
+    circuits
+        .into_iter()
+        .find(|circuit| circuit.streams > 0)
+        .map(|circuit| circuit.path)
+}
+
+impl Proof {
+    fn text(&self) -> String {
+        format!(
+            "check passed: {} down and {} up, byte for byte, through {} {} ({}), first byte after {:.1} ms, \
+             {:.1} MB/s down and {:.1} MB/s up; all {} connections at the site were made by exits",
+            bytes_text(self.bytes_down),
+            bytes_text(self.bytes_up),
+            self.hops,
+            relays_word(self.hops),
+            path_text(&self.path),
+            self.first_byte_ms,
+            self.down_mb_s,
+            self.up_mb_s,
+            self.site_connections,
+        )
+    }
+}
+
+fn ready_text(socks: SocketAddr, site: SocketAddr) -> String {
+    format!(
+        "\nSOCKS5 proxy: {socks}\nTry in another terminal:\n\n    curl --socks5-hostname {socks} http://{site}/\n    \
+         curl --socks5-hostname {socks} -o /dev/null http://{site}/bytes/100000000\n\nCtrl-C ends the demonstration.\n"
+    )
+}
+
+/// Shows what the client does, until the future is dropped or the client ends.
+async fn watch(client: &Handle, output: Format) -> anyhow::Result<()> {
+    let live = output == Format::Text && output::is_terminal();
+    let every = Duration::from_secs(if live { 1 } else { 10 });
+    let mut beat = tokio::time::interval(every);
+    let mut last: Option<Status> = None;
+    loop {
+        beat.tick().await;
+        let status = client.status().await.context("the client ended")?;
+        let text = live_text(&status, last.as_ref(), every.as_secs_f64());
+        if live {
+            output::replace_line(&text);
+        } else {
+            output.print(&Event::Status(&status), || text)?;
+        }
+        last = Some(status);
+    }
+}
+
+fn live_text(now: &Status, last: Option<&Status>, seconds: f64) -> String {
+    let rate = |now: u64, last: Option<u64>| float(now.saturating_sub(last.unwrap_or(now))) / seconds / 1e6;
+    let rtt = now
+        .link_rtt_ms
+        .map_or_else(String::new, |rtt| format!(" | entry {rtt:.1} ms"));
+    format!(
+        "{} | {} circuits ready | {} streams | {:.1} MB/s down, {:.1} MB/s up{rtt}",
+        now.state,
+        now.circuits.ready,
+        now.streams,
+        rate(now.bytes_down, last.map(|last| last.bytes_down)),
+        rate(now.bytes_up, last.map(|last| last.bytes_up)),
+    )
+}
+
+fn relays_word(count: usize) -> &'static str {
+    if count == 1 { "relay" } else { "relays" }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn mb_s(transfer: Transfer) -> f64 {
+    float(CHECKED) / transfer.whole.as_secs_f64().max(1e-6) / 1e6
+}

@@ -1,0 +1,268 @@
+//! A small web site: the destination of the demonstration.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use anyhow::{Context as _, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The most bytes that `/bytes/N` gives, and that an upload may have.
+const MAX_BYTES: u64 = 1 << 32;
+const MAX_HEAD: usize = 8_192;
+const PIECE: usize = 1 << 16;
+
+/// The site.
+#[derive(Debug)]
+pub(crate) struct Site {
+    listener: TcpListener,
+    visits: Rc<RefCell<Visits>>,
+}
+
+/// Who came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Visits {
+    /// How many connections.
+    pub(crate) connections: u64,
+    /// From which addresses.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+/// Bytes that differ everywhere, so that a lost, doubled or moved piece cannot hide.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pattern {
+    position: u64,
+}
+
+impl Pattern {
+    /// Writes the next bytes.
+    pub(crate) fn fill(&mut self, into: &mut [u8]) {
+        for byte in into {
+            *byte = self.next();
+        }
+    }
+
+    /// Whether these are the next bytes.
+    pub(crate) fn matches(&mut self, bytes: &[u8]) -> bool {
+        bytes.iter().all(|byte| *byte == self.next())
+    }
+
+    /// One byte of a mixed position (the finalizer of SplitMix64).
+    fn next(&mut self) -> u8 {
+        let mut z = self.position.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.position += 1;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let [.., byte] = (z ^ (z >> 31)).to_be_bytes();
+        byte
+    }
+}
+
+impl Site {
+    /// Opens the site on a free port.
+    pub(crate) async fn open() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("the web site cannot open a port")?;
+        Ok(Self {
+            listener,
+            visits: Rc::default(),
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Who has come so far.
+    pub(crate) fn visits(&self) -> Visits {
+        self.visits.borrow().clone()
+    }
+
+    /// Serves visitors until the future is dropped.
+    pub(crate) async fn serve(&self) -> anyhow::Result<()> {
+        loop {
+            let (stream, from) = self.listener.accept().await.context("the web site broke down")?;
+            {
+                let mut visits = self.visits.borrow_mut();
+                visits.connections += 1;
+                visits.addresses.insert(from.ip());
+            }
+            tokio::task::spawn_local(async move {
+                if let Err(error) = serve_one(stream, from.ip()).await {
+                    tracing::debug!(%error, "a visit broke off");
+                }
+            });
+        }
+    }
+}
+
+/// Answers one request and closes.
+async fn serve_one(mut stream: TcpStream, from: IpAddr) -> anyhow::Result<()> {
+    let mut head = Vec::new();
+    let end = loop {
+        if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        ensure!(head.len() < MAX_HEAD, "the head of the request is too long");
+        ensure!(
+            stream.read_buf(&mut head).await? > 0,
+            "the request is not complete"
+        );
+    };
+    let body = head.split_off(end);
+    let head = core::str::from_utf8(&head).context("the head of the request is no text")?;
+    let mut words = head.split_ascii_whitespace();
+    match (words.next(), words.next()) {
+        (Some("GET"), Some("/")) => send_text(&mut stream, "200 OK", "text/html", &page(from)).await?,
+        (Some("GET"), Some("/address")) => {
+            send_text(&mut stream, "200 OK", "text/plain", &format!("{from}\n")).await?
+        }
+        (Some("GET"), Some(path)) => {
+            let count = path.strip_prefix("/bytes/").and_then(|count| count.parse().ok());
+            match count.filter(|count| *count <= MAX_BYTES) {
+                Some(count) => send_pattern(&mut stream, count).await?,
+                None => {
+                    send_text(
+                        &mut stream,
+                        "404 Not Found",
+                        "text/plain",
+                        "there is no such page\n",
+                    )
+                    .await?
+                }
+            }
+        }
+        (Some("POST"), Some("/upload")) => {
+            let right = receive_pattern(&mut stream, &body, content_length(head)?).await?;
+            send_text(
+                &mut stream,
+                "200 OK",
+                "text/plain",
+                if right { "right\n" } else { "wrong\n" },
+            )
+            .await?;
+        }
+        _ => {
+            send_text(
+                &mut stream,
+                "400 Bad Request",
+                "text/plain",
+                "this is no request\n",
+            )
+            .await?
+        }
+    }
+    stream.shutdown().await?;
+    // Waits for the visitor's end: closing at once could reset what is still on its way.
+    while stream.read(&mut [0; 512]).await? > 0 {}
+    Ok(())
+}
+
+fn content_length(head: &str) -> anyhow::Result<u64> {
+    let line = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse().ok())?
+    });
+    line.filter(|length| *length <= MAX_BYTES)
+        .context("an upload needs a content-length")
+}
+
+fn head_of(status: &str, kind: &str, length: u64) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    )
+}
+
+async fn send_text(stream: &mut TcpStream, status: &str, kind: &str, text: &str) -> anyhow::Result<()> {
+    let kind = format!("{kind}; charset=utf-8");
+    let answer = head_of(status, &kind, text.len() as u64) + text;
+    Ok(stream.write_all(answer.as_bytes()).await?)
+}
+
+async fn send_pattern(stream: &mut TcpStream, count: u64) -> anyhow::Result<()> {
+    stream
+        .write_all(head_of("200 OK", "application/octet-stream", count).as_bytes())
+        .await?;
+    send(stream, count).await
+}
+
+/// Sends so many bytes of the pattern.
+pub(crate) async fn send(stream: &mut TcpStream, count: u64) -> anyhow::Result<()> {
+    let (mut pattern, mut piece, mut left) = (Pattern::default(), vec![0; PIECE], count);
+    while left > 0 {
+        let length = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
+        let (now, _) = piece.split_at_mut(length);
+        pattern.fill(now);
+        stream.write_all(now).await?;
+        left -= now.len() as u64;
+    }
+    Ok(())
+}
+
+/// Whether what comes, after `first`, is so many bytes of the pattern.
+pub(crate) async fn receive_pattern(
+    stream: &mut TcpStream,
+    first: &[u8],
+    count: u64,
+) -> anyhow::Result<bool> {
+    let (mut pattern, mut piece) = (Pattern::default(), vec![0; PIECE]);
+    let mut right = pattern.matches(first);
+    let mut received = first.len() as u64;
+    while received < count {
+        let length = stream.read(&mut piece).await?;
+        ensure!(
+            length > 0,
+            "the connection ended after {received} of {count} bytes"
+        );
+        right &= pattern.matches(piece.get(..length).unwrap_or_default());
+        received += length as u64;
+    }
+    Ok(right && received == count)
+}
+
+fn page(from: IpAddr) -> String {
+    format!(
+        "<!doctype html><title>Chive</title>\n<h1>It works.</h1>\n\
+         <p>You reached this page through a circuit of relays. This site saw a visitor from {from}: the exit.</p>\n\
+         <p>More: <a href=\"/bytes/1000000\">/bytes/N</a>, N bytes to measure with; <a href=\"/address\">/address</a>, \
+         who this site thinks you are.</p>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pattern_notices_what_is_lost_doubled_or_moved() {
+        let mut bytes = vec![0; 10_000];
+        Pattern::default().fill(&mut bytes);
+        assert!(Pattern::default().matches(&bytes));
+        let mut lost = bytes.clone();
+        lost.remove(5_000);
+        assert!(!Pattern::default().matches(&lost));
+        let mut moved = bytes.clone();
+        moved.swap(1_000, 2_001);
+        assert!(!Pattern::default().matches(&moved));
+        for shift in 1..2_000 {
+            assert!(
+                bytes[shift..] != bytes[..bytes.len() - shift],
+                "repeats after {shift}"
+            );
+        }
+    }
+
+    #[test]
+    fn lengths_are_read() {
+        assert_eq!(
+            content_length("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n").unwrap(),
+            12
+        );
+        assert!(content_length("POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n").is_err());
+    }
+}

@@ -1,0 +1,315 @@
+//! What people read of a daemon's documents, and the commands that ask for them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use client::status::{BuildReport, Hop};
+
+use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction};
+use crate::control::{Build, Circuits, Status, Stopping};
+use crate::control_client::ControlClient;
+use crate::output::Format;
+
+/// How long a daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to build many circuits.
+const BUILD_PATIENCE: Duration = Duration::from_secs(300);
+
+/// `chive status`.
+pub(crate) async fn status(at: &At, output: Format) -> anyhow::Result<()> {
+    let status: Status = ControlClient::new(at)?.get("/status", PATIENCE).await?;
+    output.print(&status, || match &status {
+        Status::Client(client) => client_text(client),
+        Status::Relay(relay) => relay_text(relay),
+    })
+}
+
+/// `chive circuits` and `chive circuits build`.
+pub(crate) async fn circuits(command: &CircuitsCommand, output: Format) -> anyhow::Result<()> {
+    let daemon = ControlClient::new(&command.at)?;
+    if let Some(CircuitsAction::Build { count, concurrency }) = command.action {
+        let wanted = Build {
+            count: count.into(),
+            concurrency: concurrency.into(),
+        };
+        let report: BuildReport = daemon.post("/circuits/build", &wanted, BUILD_PATIENCE).await?;
+        return output.print(&report, || build_text(&report));
+    }
+    let circuits: Circuits = daemon.get("/circuits", PATIENCE).await?;
+    output.print(&circuits, || match &circuits {
+        Circuits::Client(list) => client_table(list),
+        Circuits::Relay(list) => relay_table(list),
+    })
+}
+
+/// `chive stop`.
+pub(crate) async fn stop(at: &At, output: Format) -> anyhow::Result<()> {
+    let stopping: Stopping = ControlClient::new(at)?.post("/stop", &(), PATIENCE).await?;
+    output.print(&stopping, || "stopping".to_owned())
+}
+
+/// The relays of a path, by country.
+pub(crate) fn path_text(path: &[Hop]) -> String {
+    let names: Vec<_> = path
+        .iter()
+        .map(|hop| hop.country.as_deref().unwrap_or("??"))
+        .collect();
+    names.join(" -> ")
+}
+
+/// Bytes as people read them.
+pub(crate) fn bytes_text(bytes: u64) -> String {
+    let mut number = float(bytes);
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if number < 1024.0 {
+            let decimals = if unit == "B" { 0 } else { 1 };
+            return format!("{number:.decimals$} {unit}");
+        }
+        number /= 1024.0;
+    }
+    format!("{number:.1} TiB")
+}
+
+/// A count as a floating-point number, for rates.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "numbers for people need no more than 52 bits"
+)]
+pub(crate) const fn float(number: u64) -> f64 {
+    number as f64
+}
+
+fn time_text(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+fn ms_text(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
+}
+
+fn counts_text(counts: &BTreeMap<String, u64>) -> String {
+    let met: Vec<_> = counts
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(name, n)| format!("{name} {n}"))
+        .collect();
+    if met.is_empty() {
+        "none".to_owned()
+    } else {
+        met.join(", ")
+    }
+}
+
+/// Lines of names and values, the values below each other.
+fn lines(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}"))
+        .collect();
+    lines.join("\n")
+}
+
+fn client_text(s: &client::status::Status) -> String {
+    let circuits = &s.circuits;
+    lines(&[
+        ("client", s.state.clone()),
+        ("up for", time_text(s.uptime_s)),
+        ("SOCKS5", s.socks.to_string()),
+        ("relays in a path", s.hops.to_string()),
+        (
+            "circuits",
+            format!(
+                "{} ready, {} building, {} failed",
+                circuits.ready, circuits.building, circuits.failed
+            ),
+        ),
+        ("open streams", s.streams.to_string()),
+        (
+            "traffic",
+            format!("{} up, {} down", bytes_text(s.bytes_up), bytes_text(s.bytes_down)),
+        ),
+        ("round trip to entry", ms_text(s.link_rtt_ms)),
+        (
+            "last error",
+            s.last_error.clone().unwrap_or_else(|| "none".to_owned()),
+        ),
+    ])
+}
+
+fn relay_text(s: &router::status::Status) -> String {
+    let mut pairs = vec![
+        ("relay", s.id.clone()),
+        ("up for", time_text(s.uptime_s)),
+        ("links", format!("{} up, on {}", s.links, s.listen)),
+        (
+            "circuits",
+            format!("{} open, {} half-open", s.circuits.open, s.circuits.half_open),
+        ),
+        (
+            "cells",
+            format!(
+                "{} forward, {} backward, {} here",
+                s.cells.forward, s.cells.backward, s.cells.here
+            ),
+        ),
+        (
+            "traffic",
+            format!(
+                "{} in ({} packets), {} out ({} packets)",
+                bytes_text(s.traffic.bytes_in),
+                s.traffic.packets_in,
+                bytes_text(s.traffic.bytes_out),
+                s.traffic.packets_out
+            ),
+        ),
+        ("dropped", counts_text(&s.drops)),
+        (
+            "exit for ports",
+            s.exit.clone().unwrap_or_else(|| "none".to_owned()),
+        ),
+    ];
+    if let Some(flows) = &s.exit_flows {
+        let text = format!(
+            "{} open, {} in total, {} refused, {} failed",
+            flows.open, flows.total, flows.refused, flows.failed
+        );
+        pairs.push(("exit connections", text));
+    }
+    lines(&pairs)
+}
+
+fn build_text(report: &BuildReport) -> String {
+    let mut text = format!(
+        "built {} of {} circuits in {:.2} s: {:.0} per second",
+        report.built, report.asked, report.seconds, report.per_second
+    );
+    if let Some(ms) = &report.ms {
+        let _ = write!(
+            text,
+            "; each p50 {:.1} ms, p95 {:.1} ms, at most {:.1} ms",
+            ms.p50, ms.p95, ms.max
+        );
+    }
+    if !report.failed.is_empty() {
+        let _ = write!(text, "\nfailed: {}", counts_text(&report.failed));
+    }
+    text
+}
+
+/// A table with a title line, columns below each other.
+fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = titles.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &[String]| {
+        let cells: Vec<_> = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    let all: Vec<_> = core::iter::once(line(&titles.map(str::to_owned)))
+        .chain(rows.iter().map(|row| line(row)))
+        .collect();
+    all.join("\n")
+}
+
+fn client_table(circuits: &[client::status::Circuit]) -> String {
+    let rows: Vec<_> = circuits
+        .iter()
+        .map(|c| {
+            let path: Vec<_> = c
+                .path
+                .iter()
+                .map(|hop| format!("{} {}", hop.id, hop.country.as_deref().unwrap_or("??")))
+                .collect();
+            [
+                c.id.to_string(),
+                c.state.clone(),
+                c.purpose.clone(),
+                path.join(" -> "),
+                time_text(c.age_s),
+                ms_text(c.rtt_ms),
+                c.streams.to_string(),
+                format!("{} / {}", c.cells_sent, c.cells_received),
+            ]
+        })
+        .collect();
+    table(
+        [
+            "ID",
+            "STATE",
+            "FOR",
+            "PATH",
+            "AGE",
+            "ROUND TRIP",
+            "STREAMS",
+            "CELLS OUT / IN",
+        ],
+        &rows,
+    )
+}
+
+fn relay_table(circuits: &[router::status::Circuit]) -> String {
+    let rows: Vec<_> = circuits
+        .iter()
+        .map(|c| {
+            [
+                c.id.to_string(),
+                c.state.clone(),
+                c.position.clone(),
+                time_text(c.age_s),
+                c.streams.to_string(),
+                format!("{} / {}", c.cells_forward, c.cells_backward),
+            ]
+        })
+        .collect();
+    table(
+        [
+            "ID",
+            "STATE",
+            "POSITION",
+            "AGE",
+            "STREAMS",
+            "CELLS FORWARD / BACKWARD",
+        ],
+        &rows,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(bytes_text(1023), "1023 B");
+        assert_eq!(bytes_text(10 * 1024 * 1024), "10.0 MiB");
+        assert_eq!(bytes_text(u64::MAX), "16777216.0 TiB");
+        assert_eq!(time_text(59), "59 s");
+        assert_eq!(time_text(90_061), "1 d 1 h");
+    }
+
+    #[test]
+    fn tables_align() {
+        let text = table(
+            ["A", "LONG"],
+            &[
+                ["xyz".to_owned(), "1".to_owned()],
+                ["x".to_owned(), "2".to_owned()],
+            ],
+        );
+        assert_eq!(text, "A    LONG\nxyz  1\nx    2");
+    }
+}

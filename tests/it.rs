@@ -1,0 +1,9 @@
+//! Integration tests: the binary as a user runs it.
+
+mod it {
+    mod cli;
+    mod e2e;
+    mod processes;
+    mod socks;
+    mod target;
+}

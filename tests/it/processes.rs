@@ -1,0 +1,290 @@
+//! Processes of the binary, and a whole network of them.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take on a machine that is busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chive"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env_remove("CHIVE_LOG");
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn chive(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+/// Runs a command that must succeed; the JSON document that it printed.
+pub(crate) fn document(arguments: &[&str]) -> Value {
+    let output = chive(&[arguments, &["--output", "json"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stdout));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["schema_version"], 1);
+    document
+}
+
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// A running process; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts the binary with its log in `folder`.
+    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let (_, log) = tempfile::Builder::new()
+            .prefix("log")
+            .tempfile_in(folder)
+            .unwrap()
+            .keep()
+            .unwrap();
+        let mut child = command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        Self { child, lines, log }
+    }
+
+    /// The next line of its output.
+    pub(crate) fn line(&self) -> String {
+        self.lines
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| panic!("no line came; its log: {}", self.log()))
+    }
+
+    /// What it wrote to standard error.
+    pub(crate) fn log(&self) -> String {
+        let mut text = String::new();
+        File::open(&self.log).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Sends it a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        let wait = Duration::from_millis(20);
+        for _ in 0..PATIENCE.as_millis() / wait.as_millis() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            thread::park_timeout(wait);
+        }
+        panic!("it does not end; its log: {}", self.log());
+    }
+
+    /// Asks it to end by a signal, which it must do in order.
+    pub(crate) fn end_by(&mut self, signal: &str) {
+        self.signal(signal);
+        let status = self.end();
+        assert_eq!(
+            (status.code(), status.signal()),
+            (Some(0), None),
+            "{}",
+            self.log()
+        );
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Repeats `attempt` until it gives something.
+pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let wait = Duration::from_millis(100);
+    for _ in 0..PATIENCE.as_millis() / wait.as_millis() {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        thread::park_timeout(wait);
+    }
+    panic!("{what}: not within {PATIENCE:?}");
+}
+
+/// Free UDP addresses, each on a loopback address of its own.
+pub(crate) fn free_addresses(count: u8) -> Vec<SocketAddr> {
+    let sockets: Vec<_> = (1..=count)
+        .map(|n| UdpSocket::bind(([127, 0, 0, n], 0)).unwrap())
+        .collect();
+    sockets
+        .iter()
+        .map(|socket| socket.local_addr().unwrap())
+        .collect()
+}
+
+/// Writes the files of a sample network; exits may reach everything on loopback.
+pub(crate) fn sample(out: &Path, addresses: &[SocketAddr], exits: usize) -> Value {
+    let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    document(&[
+        "network",
+        "sample",
+        "--relays",
+        &addresses.len().to_string(),
+        "--exits",
+        &exits.to_string(),
+        "--addresses",
+        &list.join(","),
+        "--exit-allow",
+        "127.0.0.1:*",
+        "--allow-single-hop",
+        "--days",
+        "2",
+        "--out",
+        out.to_str().unwrap(),
+    ])
+}
+
+/// A network of processes.
+pub(crate) struct Network {
+    pub(crate) folder: TempDir,
+    pub(crate) relays: Vec<Process>,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// A client of such a network.
+pub(crate) struct Client {
+    pub(crate) process: Process,
+    pub(crate) socks: SocketAddr,
+    pub(crate) control: PathBuf,
+}
+
+impl Network {
+    /// Starts relays, the last two of which are exits, and waits until they run.
+    pub(crate) fn start(relays: u8) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let addresses = free_addresses(relays);
+        sample(&folder.path().join("net"), &addresses, 2.min(addresses.len()));
+        let mut network = Self {
+            folder,
+            relays: Vec::new(),
+            addresses,
+        };
+        network.relays = (1..=usize::from(relays))
+            .map(|number| network.start_relay(number))
+            .collect();
+        network
+    }
+
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        self.folder.path().join("net").join(path)
+    }
+
+    /// Starts a relay and waits until it runs; numbers begin at 1.
+    pub(crate) fn start_relay(&self, number: usize) -> Process {
+        let config = self.file(&format!("relay{number}/relay.toml"));
+        let relay = Process::start(
+            self.folder.path(),
+            &[
+                "relay",
+                "run",
+                "--config",
+                config.to_str().unwrap(),
+                "--output",
+                "json",
+            ],
+        );
+        let ready: Value = serde_json::from_str(&relay.line()).unwrap();
+        assert_eq!(
+            (&ready["event"], &ready["role"]),
+            (&"ready".into(), &"relay".into())
+        );
+        relay
+    }
+
+    /// Starts a client and waits for its first circuit; `name` is that of its control socket.
+    pub(crate) fn client(&self, name: &str, hops: usize) -> Client {
+        let config = self.file(&format!("{name}.toml"));
+        let text = std::fs::read_to_string(self.file("client.toml")).unwrap();
+        std::fs::write(
+            &config,
+            text.replace("run/control.sock", &format!("run/{name}.sock")),
+        )
+        .unwrap();
+        let arguments = [
+            "up",
+            "--config",
+            config.to_str().unwrap(),
+            "--socks",
+            "127.0.0.1:0",
+        ];
+        let hops = hops.to_string();
+        let more = ["--hops", &hops, "--output", "json"];
+        let process = Process::start(self.folder.path(), &[&arguments[..], &more].concat());
+        let ready: Value = serde_json::from_str(&process.line()).unwrap();
+        assert_eq!(
+            (&ready["event"], &ready["role"]),
+            (&"ready".into(), &"client".into())
+        );
+        let socks = ready["listen"].as_str().unwrap().parse().unwrap();
+        let control = ready["control"].as_str().unwrap().into();
+        Client {
+            process,
+            socks,
+            control,
+        }
+    }
+}
+
+impl Client {
+    /// What a command of its control API says.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Value {
+        document(&[arguments, &["--control", self.control.to_str().unwrap()]].concat())
+    }
+
+    /// The circuits that carry streams now.
+    pub(crate) fn busy_circuits(&self) -> Vec<Value> {
+        let circuits = self.ask(&["circuits"])["circuits"].as_array().unwrap().clone();
+        circuits
+            .into_iter()
+            .filter(|circuit| circuit["streams"].as_u64().unwrap() > 0)
+            .collect()
+    }
+}
+
+/// Whether both ports can be taken: nobody has them any more.
+pub(crate) fn are_free(udp: SocketAddr, tcp: SocketAddr) -> bool {
+    UdpSocket::bind(udp).is_ok() && TcpListener::bind(tcp).is_ok()
+}

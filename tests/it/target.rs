@@ -1,0 +1,102 @@
+//! A TCP server as the destination of streams; the first line of a connection says what it is to do.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// The server; it lives until the test process ends.
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    notes: Arc<Mutex<Notes>>,
+}
+
+#[derive(Default)]
+struct Notes {
+    visitors: BTreeSet<IpAddr>,
+    after_half_close: Vec<u8>,
+}
+
+/// Bytes that are the same for the same count, and differ everywhere.
+pub(crate) fn pattern(count: usize) -> Vec<u8> {
+    let mut output = blake3::Hasher::new_derive_key("chive test pattern").finalize_xof();
+    let mut bytes = vec![0; count];
+    output.fill(&mut bytes);
+    bytes
+}
+
+/// Names bytes.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_string()
+}
+
+impl Target {
+    /// Opens it on a free port.
+    pub(crate) fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let notes = Arc::new(Mutex::new(Notes::default()));
+        let shared = Arc::clone(&notes);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let notes = Arc::clone(&shared);
+                // A visitor that breaks off is the test's business.
+                thread::spawn(move || drop(serve(stream, &notes)));
+            }
+        });
+        Self { address, notes }
+    }
+
+    /// From which addresses connections came.
+    pub(crate) fn visitors(&self) -> BTreeSet<IpAddr> {
+        self.notes.lock().unwrap().visitors.clone()
+    }
+
+    /// What came on a connection after its own direction was ended by `half`.
+    pub(crate) fn after_half_close(&self) -> Vec<u8> {
+        self.notes.lock().unwrap().after_half_close.clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, notes: &Mutex<Notes>) -> std::io::Result<()> {
+    notes.lock().unwrap().visitors.insert(stream.peer_addr()?.ip());
+    let mut from = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    from.read_line(&mut line)?;
+    let words: Vec<_> = line.split_ascii_whitespace().collect();
+    match words.as_slice() {
+        // An HTTP request, for curl.
+        ["GET", path, _] => {
+            let count = path.trim_start_matches('/').parse().unwrap_or(0);
+            while from.read_line(&mut line)? > 2 {}
+            let body = pattern(count);
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {count}\r\nconnection: close\r\n\r\n"
+            )?;
+            stream.write_all(&body)?;
+        }
+        ["give", count] => stream.write_all(&pattern(count.parse().unwrap()))?,
+        ["take"] => {
+            let mut bytes = Vec::new();
+            from.read_to_end(&mut bytes)?;
+            stream.write_all(hash(&bytes).as_bytes())?;
+        }
+        ["hold"] => {
+            stream.write_all(b"held")?;
+            from.read_to_end(&mut Vec::new())?;
+        }
+        ["half"] => {
+            stream.write_all(b"bye")?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut bytes = Vec::new();
+            from.read_to_end(&mut bytes)?;
+            notes.lock().unwrap().after_half_close = bytes;
+        }
+        _ => stream.write_all(b"what?")?,
+    }
+    stream.shutdown(Shutdown::Write)?;
+    from.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
