@@ -160,7 +160,7 @@ impl RelayConfig {
             listen: root.require("listen", "\"0.0.0.0:7000\"", listen)?,
             state: root.require("state", "\"state\"", state)?,
             control: root.path("control", CONTROL)?,
-            keys: KeyFiles::read(&source, keys)?,
+            keys: KeyFiles::read(&source, keys.as_ref())?,
             allow_single_hop: exit
                 .as_ref()
                 .map_or(Ok(false), |exit| exit.flag("allow_single_hop"))?,
@@ -170,15 +170,16 @@ impl RelayConfig {
 }
 
 impl KeyFiles {
-    fn read(source: &Source, section: Option<Section<'_>>) -> anyhow::Result<Self> {
-        let path = |key, example: &str| match &section {
-            Some(section) => section.path(key, example),
-            None => Ok(None),
+    /// The files that the section names; those it does not are beside the configuration file.
+    fn read(source: &Source, section: Option<&Section<'_>>) -> anyhow::Result<Self> {
+        let path = |key, name: &str| {
+            let named = section.map_or(Ok(None), |section| section.path(key, &format!("\"{name}\"")));
+            Ok::<_, anyhow::Error>(named?.unwrap_or_else(|| source.resolve(name)))
         };
         Ok(Self {
-            identity: path("identity", "\"identity.key\"")?.unwrap_or_else(|| source.resolve("identity.key")),
-            link: path("link", "\"link.key\"")?.unwrap_or_else(|| source.resolve("link.key")),
-            onion: path("onion", "\"onion.keys\"")?.unwrap_or_else(|| source.resolve("onion.keys")),
+            identity: path("identity", "identity.key")?,
+            link: path("link", "link.key")?,
+            onion: path("onion", "onion.keys")?,
         })
     }
 }

@@ -130,7 +130,7 @@ impl Control {
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+            .unwrap_or_else(|| Path::new("."));
         keystore::private_folder(folder)?;
         let (mode, owner) = fs::metadata(folder).map(|folder| (folder.mode(), folder.uid()))?;
         let user = fs::metadata("/proc/self").map_or(owner, |own| own.uid());

@@ -22,7 +22,7 @@ use crate::output::Format;
 use crate::outside;
 
 /// How often expired onion keys are looked for on disk.
-const ERASE_EVERY: Duration = Duration::from_secs(60);
+const ERASE_EVERY: Duration = Duration::from_mins(1);
 /// How long a daemon that was asked to stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 

@@ -168,8 +168,7 @@ async fn first_circuit(client: &Handle) -> anyhow::Result<()> {
     }
     let status = client.status().await;
     let reason = status
-        .map(|s| s.last_error.unwrap_or(s.state))
-        .unwrap_or_else(|| "the client ended".to_owned());
+        .map_or_else(|| "the client ended".to_owned(), |s| s.last_error.unwrap_or(s.state));
     let seconds = CIRCUIT_WITHIN.as_secs();
     Err(anyhow::anyhow!("no circuit within {seconds} s: {reason}"))
 }
@@ -193,7 +192,7 @@ async fn check(
     let at = site.address()?;
     let mut path = Vec::new();
     let download = visitor::download(socks, at, CHECKED, async {
-        path = path_in_use(client).await.unwrap_or_default()
+        path = path_in_use(client).await.unwrap_or_default();
     });
     let down = tokio::time::timeout(TRANSFER_WITHIN, download).await;
     let down =

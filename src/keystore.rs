@@ -103,7 +103,7 @@ fn sync_folder(of: &Path) -> std::io::Result<()> {
     let folder = of
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+        .unwrap_or_else(|| Path::new("."));
     File::open(folder)?.sync_all()
 }
 

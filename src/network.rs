@@ -26,8 +26,10 @@ pub(crate) fn require_path(view: &View, hops: usize) -> anyhow::Result<()> {
         instant: tokio::time::Instant::now().into_std(),
         unix_ms: outside::unix() * 1000,
     };
-    Paths::new(outside::random()?)
-        .choose(view, now, hops, None)
+    let mut paths = Paths::new(outside::random()?);
+    paths
+        .entry(view, now, hops)
+        .and_then(|entry| paths.choose(view, now, entry, hops, None))
         .map_err(|problem| Failure::new(Kind::NoRoute, problem.to_string()))?;
     Ok(())
 }

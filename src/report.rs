@@ -14,7 +14,7 @@ use crate::output::Format;
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to build many circuits.
-const BUILD_PATIENCE: Duration = Duration::from_secs(300);
+const BUILD_PATIENCE: Duration = Duration::from_mins(5);
 
 /// `chive status`.
 pub(crate) async fn status(at: &At, output: Format) -> anyhow::Result<()> {
@@ -63,7 +63,7 @@ pub(crate) fn bytes_text(bytes: u64) -> String {
     let mut number = float(bytes);
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if number < 1024.0 {
-            let decimals = if unit == "B" { 0 } else { 1 };
+            let decimals = usize::from(unit != "B");
             return format!("{number:.decimals$} {unit}");
         }
         number /= 1024.0;

@@ -1,5 +1,6 @@
 //! `chive network sample`: keys and files of a whole network, for tests and laboratories.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -133,7 +134,7 @@ pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
         let first = written
             .relays
             .first()
-            .map_or(Path::new(""), PathBuf::as_path)
+            .map_or_else(|| Path::new(""), PathBuf::as_path)
             .display();
         format!(
             "wrote {network} with {relays} relays, signed by {}\n\
@@ -197,10 +198,8 @@ fn write_relay(
     );
     if plan.exit.is_some() {
         let allow = toml::Value::from(wanted.exit_allow.clone());
-        text.push_str(&format!(
-            "\n[exit]\nallow = {allow}\nallow_single_hop = {}\n",
-            wanted.allow_single_hop
-        ));
+        let single = wanted.allow_single_hop;
+        let _ = write!(text, "\n[exit]\nallow = {allow}\nallow_single_hop = {single}\n");
     }
     let path = file("relay.toml");
     keystore::write_new(&path, &text)?;

@@ -4,6 +4,7 @@ mod it {
     mod cli;
     mod e2e;
     mod processes;
+    mod repo;
     mod socks;
     mod target;
 }

@@ -253,7 +253,8 @@ impl RelayLayer {
         }
     }
 
-    /// Opens a forward cell in place; on [`Recognized::Onward`] it is the cell for the next hop.
+    /// Opens a forward cell in place; on [`Recognized::Onward`] it is the cell for the next hop, which is computed from
+    /// nothing but the cell and the keys (circuit.cell.3).
     ///
     /// [`DropReason::BadLayer`] ends the circuit, [`DropReason::LateCell`] does not.
     pub fn open(&mut self, now: Instant, cell: &mut Cell) -> Result<Recognized, DropReason> {

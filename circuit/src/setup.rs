@@ -401,6 +401,7 @@ impl Answer {
     }
 
     /// Refuses, as the last hop would answer.
+    // circuit.reply.2
     pub fn refuse(self, rng: &mut Random, status: Status) -> Cell {
         Region::first(&self.reply, &Record::refusal(status)).into_cell(rng)
     }

@@ -1,6 +1,9 @@
 //! The links of this crate against the independent reference (docs/spec/vectors/README.md).
 
-#![expect(clippy::unwrap_used, reason = "a test file: its functions all belong to tests")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test file: its functions all belong to tests"
+)]
 
 use std::net::SocketAddr;
 use std::path::Path;

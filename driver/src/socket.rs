@@ -150,15 +150,15 @@ impl UdpSocket {
             array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
         let result = self.io.try_io(Interest::READABLE, || {
             *filled = self.state.recv((&self.io).into(), &mut slices, metas)?;
-            // A batch that is not full has emptied the socket: saying so spares the call that would find it empty.
-            if *filled < BATCH {
+            // Saying so spares the call that would find the socket empty.
+            if emptied(*filled) {
                 Err(io::ErrorKind::WouldBlock.into())
             } else {
                 Ok(())
             }
         });
         if *filled > 0 {
-            Ok(*filled == BATCH)
+            Ok(!emptied(*filled))
         } else {
             result.map(|()| false)
         }
@@ -280,6 +280,11 @@ impl Batch {
             .nth(index)
             .map_or(&[], |buffer| buffer.as_chunks().0)
     }
+}
+
+/// Whether a receive call that filled so many buffers has emptied the socket; elsewhere calls fill one buffer at most.
+const fn emptied(filled: usize) -> bool {
+    cfg!(target_os = "linux") && filled < BATCH
 }
 
 /// The address of a sender as the network file writes it: a socket for both families sees IPv4 in IPv6 form.

@@ -42,7 +42,7 @@ impl Source {
 
     /// A path of the file, which is relative to the file's folder.
     pub(crate) fn resolve(&self, path: &str) -> PathBuf {
-        self.path.parent().unwrap_or(Path::new("")).join(path)
+        self.path.parent().unwrap_or_else(|| Path::new("")).join(path)
     }
 
     fn error(&self, span: Range<usize>, problem: &str) -> anyhow::Error {
@@ -151,7 +151,7 @@ impl<'a> Section<'a> {
 
     /// Whether something is wanted; by default not.
     pub(crate) fn flag(&self, key: &str) -> anyhow::Result<bool> {
-        Ok(self.get(key, "true", |value| value.as_bool())?.unwrap_or(false))
+        Ok(self.get(key, "true", DeValue::as_bool)?.unwrap_or(false))
     }
 
     /// A number within limits.

@@ -49,7 +49,7 @@ impl Pattern {
         bytes.iter().all(|byte| *byte == self.next())
     }
 
-    /// One byte of a mixed position (the finalizer of SplitMix64).
+    /// One byte of a mixed position (the finalizer of `SplitMix64`).
     fn next(&mut self) -> u8 {
         let mut z = self.position.wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.position += 1;
@@ -116,46 +116,36 @@ async fn serve_one(mut stream: TcpStream, from: IpAddr) -> anyhow::Result<()> {
     let body = head.split_off(end);
     let head = core::str::from_utf8(&head).context("the head of the request is no text")?;
     let mut words = head.split_ascii_whitespace();
-    match (words.next(), words.next()) {
-        (Some("GET"), Some("/")) => send_text(&mut stream, "200 OK", "text/html", &page(from)).await?,
-        (Some("GET"), Some("/address")) => {
-            send_text(&mut stream, "200 OK", "text/plain", &format!("{from}\n")).await?
-        }
+    let (status, text) = match (words.next(), words.next()) {
+        (Some("GET"), Some("/")) => ("200 OK", page(from)),
+        (Some("GET"), Some("/address")) => ("200 OK", format!("{from}\n")),
         (Some("GET"), Some(path)) => {
             let count = path.strip_prefix("/bytes/").and_then(|count| count.parse().ok());
-            match count.filter(|count| *count <= MAX_BYTES) {
-                Some(count) => send_pattern(&mut stream, count).await?,
-                None => {
-                    send_text(
-                        &mut stream,
-                        "404 Not Found",
-                        "text/plain",
-                        "there is no such page\n",
-                    )
-                    .await?
-                }
+            if let Some(count) = count.filter(|count| *count <= MAX_BYTES) {
+                return send_bytes(stream, count).await;
             }
+            ("404 Not Found", "there is no such page\n".to_owned())
         }
         (Some("POST"), Some("/upload")) => {
             let right = receive_pattern(&mut stream, &body, content_length(head)?).await?;
-            send_text(
-                &mut stream,
-                "200 OK",
-                "text/plain",
-                if right { "right\n" } else { "wrong\n" },
-            )
-            .await?;
+            ("200 OK", if right { "right\n" } else { "wrong\n" }.to_owned())
         }
-        _ => {
-            send_text(
-                &mut stream,
-                "400 Bad Request",
-                "text/plain",
-                "this is no request\n",
-            )
-            .await?
-        }
-    }
+        _ => ("400 Bad Request", "this is no request\n".to_owned()),
+    };
+    let kind = if text.starts_with('<') { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+    let answer = head_of(status, kind, text.len() as u64) + &text;
+    stream.write_all(answer.as_bytes()).await?;
+    end(stream).await
+}
+
+async fn send_bytes(mut stream: TcpStream, count: u64) -> anyhow::Result<()> {
+    let head = head_of("200 OK", "application/octet-stream", count);
+    stream.write_all(head.as_bytes()).await?;
+    send(&mut stream, count).await?;
+    end(stream).await
+}
+
+async fn end(mut stream: TcpStream) -> anyhow::Result<()> {
     stream.shutdown().await?;
     // Waits for the visitor's end: closing at once could reset what is still on its way.
     while stream.read(&mut [0; 512]).await? > 0 {}
@@ -176,19 +166,6 @@ fn head_of(status: &str, kind: &str, length: u64) -> String {
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
     )
-}
-
-async fn send_text(stream: &mut TcpStream, status: &str, kind: &str, text: &str) -> anyhow::Result<()> {
-    let kind = format!("{kind}; charset=utf-8");
-    let answer = head_of(status, &kind, text.len() as u64) + text;
-    Ok(stream.write_all(answer.as_bytes()).await?)
-}
-
-async fn send_pattern(stream: &mut TcpStream, count: u64) -> anyhow::Result<()> {
-    stream
-        .write_all(head_of("200 OK", "application/octet-stream", count).as_bytes())
-        .await?;
-    send(stream, count).await
 }
 
 /// Sends so many bytes of the pattern.

@@ -147,7 +147,7 @@ pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) 
 /// Free UDP addresses, each on a loopback address of its own.
 pub(crate) fn free_addresses(count: u8) -> Vec<SocketAddr> {
     let sockets: Vec<_> = (1..=count)
-        .map(|n| UdpSocket::bind(([127, 0, 0, n], 0)).unwrap())
+        .map(|n| UdpSocket::bind(SocketAddr::from(([127, 0, 0, n], 0))).unwrap())
         .collect();
     sockets
         .iter()

@@ -202,6 +202,7 @@ fn there_is_no_hop_behind_the_last() {
     assert!(!p.origin.seal(&mut p.rng, 2, &mut [0; CELL]));
 }
 
+// circuit.cell.3
 /// No byte that a relay sees tells its position: for every byte and position the mean over many cells is that of a uniform byte.
 #[test]
 fn relay_visible_bytes_do_not_tell_the_position() {

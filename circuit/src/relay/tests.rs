@@ -252,6 +252,37 @@ fn a_setup_is_answered_once_also_after_a_restart() {
 }
 
 #[test]
+fn a_reply_is_taken_once() {
+    // circuit.reply.1, circuit.setup.7: the answer and the ephemeral secrets are used up.
+    let mut c = chain(2);
+    c.origin.build(link(0), false, &c.path(), c.purpose()).unwrap();
+    let mut replies = vec![];
+    loop {
+        while let Some(action) = c.origin.poll_action() {
+            if let OriginAction::Send(to, word, cell) = action {
+                c.deliver_forward(to, word, &cell).unwrap();
+            }
+        }
+        let action = c.relays[1].poll_action().map(|a| (1, a)).or_else(|| c.relays[0].poll_action().map(|a| (0, a)));
+        let Some((n, action)) = action else { break };
+        if let Action::Send(_, word, cell) = &action
+            && word.kind() == Some(PacketType::Reply)
+        {
+            replies.push((n, *word, cell.clone()));
+        }
+        c.act(n, action);
+    }
+    assert_eq!((c.answered.len(), replies.len()), (1, 2));
+    for (n, word, cell) in replies {
+        let again = match n {
+            0 => c.origin.handle_reply(c.now, link(0), word, &cell).map(|_| ()),
+            _ => c.relays[0].handle_reply(c.now, link(1), word, &cell),
+        };
+        assert_eq!(again, Err(DropReason::Misbehaved));
+    }
+}
+
+#[test]
 fn names_that_no_honest_neighbour_chooses_are_refused() {
     let mut c = chain(2);
     c.build();

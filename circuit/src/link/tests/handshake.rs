@@ -83,7 +83,9 @@ impl Rogue {
         let mut packet = Packet::blank(&mut bytes);
         packet.set_word(word);
         let mut w = Writer::new(packet.cell());
-        frames.iter().for_each(|frame| frame.write(&mut w).unwrap());
+        for frame in frames {
+            frame.write(&mut w).unwrap();
+        }
         self.sealer.seal(now.instant, packet).map(drop).unwrap();
         bytes
     }
@@ -373,6 +375,8 @@ fn identity(net: &Net, n: usize) -> IdentitySecret {
     net.nodes[n].links.config.relay.as_ref().unwrap().identity.clone()
 }
 
+type Make<'a> = Box<dyn Fn([u8; 32]) -> Vec<Frame<'static>> + 'a>;
+
 // link.handshake.5
 #[test]
 fn a_wrong_hello_closes_the_session() {
@@ -380,7 +384,6 @@ fn a_wrong_hello_closes_the_session() {
     let key = net.nodes[0].links.config.relay.as_ref().unwrap().link.clone();
     let (right, other) = (identity(&net, 0), identity(&net, 2));
     let hh_of_another = Rogue::new(&mut net, 1, stranger(9), Some(&key)).hh;
-    type Make<'a> = Box<dyn Fn([u8; 32]) -> Vec<Frame<'static>> + 'a>;
     let wrong: [Make<'_>; 4] = [
         Box::new(|hh| {
             let mut hello = Hello::sign(&right, &hh, BootId(1));
@@ -574,7 +577,7 @@ fn a_data_packet_counts_once() {
     for n in 0..9000 {
         let now = net.now;
         let (to, bytes) = net.nodes[0].seal(now, a, PacketType::Cell, n).unwrap();
-        net.post(0, to, bytes);
+        net.post(0, to, &bytes);
     }
     let all = net.sent(0, 1);
     // In another order than sent, each twice.
