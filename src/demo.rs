@@ -167,8 +167,10 @@ async fn first_circuit(client: &Handle) -> anyhow::Result<()> {
         return Ok(());
     }
     let status = client.status().await;
-    let reason = status
-        .map_or_else(|| "the client ended".to_owned(), |s| s.last_error.unwrap_or(s.state));
+    let reason = status.map_or_else(
+        || "the client ended".to_owned(),
+        |s| s.last_error.unwrap_or(s.state),
+    );
     let seconds = CIRCUIT_WITHIN.as_secs();
     Err(anyhow::anyhow!("no circuit within {seconds} s: {reason}"))
 }

@@ -1,5 +1,6 @@
 //! Integration tests: the binary as a user runs it.
 
+#[cfg(test)]
 mod it {
     mod cli;
     mod e2e;

@@ -288,7 +288,9 @@ fn link_stages(bench: &mut Bench, name: &str, suite: Suite) {
     let mut chain = Chain::new(suite);
     let mut packets = vec![[7; PACKET]; CELLS as usize];
     bench.stage(&format!("link open, {name}"), CELLS, || {
-        packets.iter_mut().for_each(|packet| chain.send(packet));
+        for packet in &mut packets {
+            chain.send(packet);
+        }
         timed(&mut packets, |packet| chain.pass(packet, |_| false))
     });
     bench.stage(&format!("link seal, {name}"), CELLS, || {

@@ -559,5 +559,3 @@ impl Node for ClientNode {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use circuit::aead::Suite;
 use circuit::keys::{Random, RelayId};
 use circuit::node::Now;
-use circuit::setup::{EPOCH_SECONDS, PathHop, Terms};
-use directory::descriptor::SignedDescriptor;
+use circuit::setup::{PathHop, Terms};
+use directory::descriptor::{SignedDescriptor, epoch};
 use directory::view::View;
 use rand_core::Rng as _;
 
@@ -109,7 +109,8 @@ impl Paths {
         tried_first.ok_or(NoPath::NoExit { usable: usable.len(), port: 0 })
     }
 
-    /// A path of `hops` relays from `entry` to an exit for `port` (any exit where there is none); no relay twice.
+    /// A path of `hops` relays from `entry` to an exit for `port` (any exit where there is none); no relay twice
+    /// (circuit.setup.8).
     pub fn choose(
         &mut self,
         view: &View,
@@ -168,16 +169,12 @@ impl Paths {
     }
 }
 
-fn epoch(now: Now) -> u32 {
-    u32::try_from(now.unix() / EPOCH_SECONDS).unwrap_or(u32::MAX)
-}
-
 fn usable(view: &View, now: Now) -> impl Iterator<Item = &SignedDescriptor> {
     view.iter().filter(move |relay| view.usable(&relay.id, now.unix()).is_ok())
 }
 
 fn hop(view: &View, now: Now, id: &RelayId) -> Option<PathHop> {
-    let epoch = epoch(now);
+    let epoch = epoch(now.unix());
     let onion = *view.onion_key(id, epoch)?;
     Some(PathHop { id: *id, onion, epoch, suite: Suite::Aegis128L, terms: Terms::default() })
 }

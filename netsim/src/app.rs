@@ -34,7 +34,10 @@ impl Wish {
     /// An exchange with the site of this name.
     pub fn new(site: &str, exchange: Exchange) -> Self {
         Self {
-            target: Target { host: Host::Name(site.to_owned()), port: 80 },
+            target: Target {
+                host: Host::Name(site.to_owned()),
+                port: 80,
+            },
             isolation: None,
             exchange,
             echo: false,
@@ -95,7 +98,11 @@ pub struct App {
 impl App {
     pub(crate) fn new(asked: Duration, wish: Wish, flow: FlowId) -> Self {
         let up = wish.exchange.up();
-        let down = if wish.echo { up.clone() } else { wish.exchange.down() };
+        let down = if wish.echo {
+            up.clone()
+        } else {
+            wish.exchange.down()
+        };
         let hung_up = wish.exchange.ending != Ending::Hold;
         Self {
             wish,
@@ -118,6 +125,11 @@ impl App {
     /// How it ended, if it has.
     pub fn outcome(&self) -> Option<Outcome> {
         self.done.map(|(_, outcome)| outcome)
+    }
+
+    /// The time from its request to `at`.
+    pub const fn since_asked(&self, at: Duration) -> Duration {
+        at.saturating_sub(self.asked)
     }
 
     /// Whether all bytes of the other side came, and no others.

@@ -35,7 +35,9 @@ impl Exchange {
     /// The request.
     pub fn encode(&self) -> [u8; REQUEST] {
         let mut bytes = [0; REQUEST];
-        let numbers = [self.upload, self.download, self.seed].into_iter().flat_map(u64::to_be_bytes);
+        let numbers = [self.upload, self.download, self.seed]
+            .into_iter()
+            .flat_map(u64::to_be_bytes);
         let ending = match self.ending {
             Ending::Finish => 0,
             Ending::AfterUpload => 1,
@@ -69,12 +71,20 @@ impl Exchange {
 
     /// What the application sends: the request, then its bytes.
     pub fn up(&self) -> Content {
-        Content { head: self.encode().to_vec(), seed: self.seed, length: self.upload }
+        Content {
+            head: self.encode().to_vec(),
+            seed: self.seed,
+            length: self.upload,
+        }
     }
 
     /// What the site sends.
     pub const fn down(&self) -> Content {
-        Content { head: Vec::new(), seed: !self.seed, length: self.download }
+        Content {
+            head: Vec::new(),
+            seed: !self.seed,
+            length: self.download,
+        }
     }
 }
 
@@ -103,7 +113,10 @@ impl Content {
         let mut bytes = Vec::with_capacity(usize::try_from(count).unwrap_or(max) + 8);
         let mut at = offset;
         while at < offset + count {
-            let in_head = usize::try_from(at).ok().and_then(|at| self.head.get(at..)).filter(|head| !head.is_empty());
+            let in_head = usize::try_from(at)
+                .ok()
+                .and_then(|at| self.head.get(at..))
+                .filter(|head| !head.is_empty());
             if let Some(head) = in_head {
                 bytes.extend_from_slice(head);
                 at += head.len() as u64;
@@ -130,7 +143,7 @@ impl Content {
     }
 }
 
-/// Mixes two numbers into one (the finalizer of SplitMix64).
+/// Mixes two numbers into one (the finalizer of `SplitMix64`).
 fn mix(seed: u64, word: u64) -> u64 {
     let mut z = seed ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -144,7 +157,12 @@ mod tests {
 
     #[test]
     fn pieces_make_the_whole_and_differences_are_found() {
-        let exchange = Exchange { upload: 1000, download: 0, seed: 7, ending: Ending::Hold };
+        let exchange = Exchange {
+            upload: 1000,
+            download: 0,
+            seed: 7,
+            ending: Ending::Hold,
+        };
         let up = exchange.up();
         let whole = up.bytes(0, usize::MAX);
         assert_eq!(whole.len(), 1000 + REQUEST);

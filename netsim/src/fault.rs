@@ -33,10 +33,15 @@ impl Sim {
     /// Lets a frozen node go on.
     pub fn thaw(&mut self, id: HostId) {
         let address = self.host(id).address;
-        let Some(waiting) = self.host_mut(id).frozen.take() else { return };
+        let Some(waiting) = self.host_mut(id).frozen.take() else {
+            return;
+        };
         self.host_mut(id).armed = None;
-        for (from, packet) in waiting {
+        for (from, packet) in waiting.packets {
             self.arrive(from, address, packet);
+        }
+        for (connection, signal) in waiting.signals {
+            self.take_signal(connection, signal);
         }
         self.drive(id);
     }

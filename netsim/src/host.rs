@@ -16,7 +16,7 @@ use router::policy::ExitPolicy;
 
 use crate::app::App;
 use crate::network::Datagram;
-use crate::site::ConnectionId;
+use crate::site::{ConnectionId, Signal};
 
 /// Packets that wait in the socket of a frozen host; more are lost.
 pub(crate) const SOCKET: usize = 256;
@@ -112,6 +112,13 @@ impl fmt::Debug for Running {
     }
 }
 
+/// What came for a frozen host.
+#[derive(Debug, Default)]
+pub(crate) struct Frozen {
+    pub(crate) packets: Vec<(SocketAddr, Datagram)>,
+    pub(crate) signals: Vec<(ConnectionId, Signal)>,
+}
+
 /// A host.
 #[derive(Debug)]
 pub struct Host {
@@ -121,8 +128,8 @@ pub struct Host {
     pub program: Program,
     /// What runs; nothing on a dead host.
     pub(crate) running: Option<Running>,
-    /// The packets that wait while it is frozen.
-    pub(crate) frozen: Option<Vec<(SocketAddr, Datagram)>>,
+    /// What waits while it is frozen.
+    pub(crate) frozen: Option<Frozen>,
     /// The earliest wake-up that is under way.
     pub(crate) armed: Option<Duration>,
     /// The replay tags on its disk.

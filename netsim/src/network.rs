@@ -79,7 +79,10 @@ impl Default for Conditions {
 impl Conditions {
     /// A perfect line with this delay.
     pub fn after(delay: Duration) -> Self {
-        Self { delay, ..Self::default() }
+        Self {
+            delay,
+            ..Self::default()
+        }
     }
 }
 
@@ -133,7 +136,9 @@ impl Network {
 
     /// The pairs of hosts between which packets were sent, and how many, lost ones included.
     pub fn traffic(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, u64)> + '_ {
-        self.paths.iter().map(|((from, to), path)| (*from, *to, path.packets))
+        self.paths
+            .iter()
+            .map(|((from, to), path)| (*from, *to, path.packets))
     }
 
     /// Carries a packet that is sent at `at`: when it arrives, and as what, never or more than once.
@@ -152,9 +157,9 @@ impl Network {
         }
         let mut leaves = at;
         if let Some(rate) = conditions.rate {
-            let takes = Duration::from_secs_f64(PACKET as f64 / f64::from(rate.bytes));
+            let takes = Duration::from_nanos(PACKET as u64 * 1_000_000_000 / u64::from(rate.bytes));
             leaves = path.free.max(at);
-            if leaves - at > rate.queue {
+            if leaves > at + rate.queue {
                 return vec![];
             }
             leaves += takes;
@@ -173,9 +178,8 @@ impl Network {
                 *byte ^= 1 << (rng.next_u32() % 8);
             }
         }
-        let again = chance(rng, conditions.duplicate).then(|| {
-            (arrives + conditions.late.mul_f64(fraction(rng)), packet.clone())
-        });
+        let again = chance(rng, conditions.duplicate)
+            .then(|| (arrives + conditions.late.mul_f64(fraction(rng)), packet.clone()));
         [Some((arrives, packet)), again].into_iter().flatten().collect()
     }
 }
@@ -193,7 +197,11 @@ fn lost(rng: &mut Random, loss: Loss, path: &mut Path) -> bool {
     match loss {
         Loss::Independent(probability) => chance(rng, probability),
         Loss::Bursts { enter, leave, bad } => {
-            path.bad = if path.bad { !chance(rng, leave) } else { chance(rng, enter) };
+            path.bad = if path.bad {
+                !chance(rng, leave)
+            } else {
+                chance(rng, enter)
+            };
             path.bad && chance(rng, bad)
         }
     }
@@ -227,43 +235,98 @@ mod tests {
     #[test]
     fn losses_come_as_often_as_asked_for() {
         let count = |loss| {
-            let lost: Vec<_> = carried(Conditions { loss, ..Conditions::default() }, 20_000)
-                .iter()
-                .map(Vec::is_empty)
-                .collect();
+            let lost: Vec<_> = carried(
+                Conditions {
+                    loss,
+                    ..Conditions::default()
+                },
+                20_000,
+            )
+            .iter()
+            .map(Vec::is_empty)
+            .collect();
             let pairs = lost.windows(2).filter(|pair| pair[0] && pair[1]).count();
             (lost.iter().filter(|lost| **lost).count(), pairs)
         };
         let (lost, pairs) = count(Loss::Independent(0.05));
         assert!((900..1100).contains(&lost) && pairs < 100, "{lost} {pairs}");
         // Bad for 1/3 of 0.2/(0.01+0.2) of the time.
-        let (lost, pairs) = count(Loss::Bursts { enter: 0.01, leave: 0.19, bad: 1.0 });
-        assert!((800..1200).contains(&lost) && pairs > lost * 7 / 10, "{lost} {pairs}");
+        let (lost, pairs) = count(Loss::Bursts {
+            enter: 0.01,
+            leave: 0.19,
+            bad: 1.0,
+        });
+        assert!(
+            (800..1200).contains(&lost) && pairs > lost * 7 / 10,
+            "{lost} {pairs}"
+        );
     }
 
     #[test]
     fn order_duplicates_and_bits_change_as_asked_for() {
-        let jitter = Conditions { jitter: Duration::from_millis(9), ..Conditions::default() };
-        let times = |conditions| -> Vec<_> { carried(conditions, 2000).iter().flatten().map(|(at, _)| *at).collect() };
+        let jitter = Conditions {
+            jitter: Duration::from_millis(9),
+            ..Conditions::default()
+        };
+        let times = |conditions| -> Vec<_> {
+            carried(conditions, 2000)
+                .iter()
+                .flatten()
+                .map(|(at, _)| *at)
+                .collect()
+        };
         assert!(times(jitter).is_sorted());
-        assert!(!times(Conditions { reorder: 0.1, ..jitter }).is_sorted());
-        let doubled = times(Conditions { duplicate: 0.1, ..jitter }).len();
+        assert!(
+            !times(Conditions {
+                reorder: 0.1,
+                ..jitter
+            })
+            .is_sorted()
+        );
+        let doubled = times(Conditions {
+            duplicate: 0.1,
+            ..jitter
+        })
+        .len();
         assert!((2150..2250).contains(&doubled), "{doubled}");
-        let corrupt = carried(Conditions { corrupt: 0.1, ..jitter }, 2000);
-        let flipped: u32 = corrupt.iter().flatten().flat_map(|(_, packet)| packet.iter()).map(|b| b.count_ones()).sum();
+        let corrupt = carried(
+            Conditions {
+                corrupt: 0.1,
+                ..jitter
+            },
+            2000,
+        );
+        let flipped: u32 = corrupt
+            .iter()
+            .flatten()
+            .flat_map(|(_, packet)| packet.iter())
+            .map(|b| b.count_ones())
+            .sum();
         assert!((150..250).contains(&flipped), "{flipped}");
     }
 
     #[test]
     fn a_bottleneck_delays_and_then_drops() {
         // One packet takes 2 ms, and one comes every millisecond.
-        let rate = Some(Rate { bytes: 706_000, queue: Duration::from_millis(10) });
-        let arrivals = carried(Conditions { rate, ..Conditions::default() }, 100);
+        let rate = Some(Rate {
+            bytes: 706_000,
+            queue: Duration::from_millis(10),
+        });
+        let arrivals = carried(
+            Conditions {
+                rate,
+                ..Conditions::default()
+            },
+            100,
+        );
         assert_eq!(arrivals[0][0].0, Duration::from_millis(27));
         assert_eq!(arrivals[5][0].0, Duration::from_millis(37));
         let lost = arrivals.iter().filter(|a| a.is_empty()).count();
         assert!((40..50).contains(&lost), "{lost}");
-        let cut = Conditions { cut: true, ..Conditions::default() };
+        let cut = Conditions {
+            cut: true,
+            ..Conditions::default()
+        };
         assert!(carried(cut, 10).iter().all(Vec::is_empty));
     }
 }

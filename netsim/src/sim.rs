@@ -37,19 +37,29 @@ struct Clock {
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "anchor of virtual time")]
     fn new() -> Self {
-        Self { base: Instant::now(), elapsed: Duration::ZERO }
+        Self {
+            base: Instant::now(),
+            elapsed: Duration::ZERO,
+        }
     }
 
     fn now(&self) -> Now {
         let ms = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
-        Now { instant: self.base + self.elapsed, unix_ms: START_MS.saturating_add(ms) }
+        Now {
+            instant: self.base + self.elapsed,
+            unix_ms: START_MS.saturating_add(ms),
+        }
     }
 }
 
 /// Something that will happen.
 #[derive(Debug)]
 enum Coming {
-    Arrival { from: SocketAddr, to: SocketAddr, packet: Datagram },
+    Arrival {
+        from: SocketAddr,
+        to: SocketAddr,
+        packet: Datagram,
+    },
     Wake(HostId),
     ToSite(ConnectionId, Signal),
     ToExit(ConnectionId, Signal),
@@ -221,11 +231,17 @@ impl Sim {
     // --- applications ------------------------------------------------------------------------------------------
 
     /// An application asks its client for a stream.
+    ///
+    /// # Panics
+    ///
+    /// When no client runs on the host.
     pub fn open(&mut self, host: HostId, wish: Wish) -> AppId {
         let (target, isolation, asked) = (wish.target.clone(), wish.isolation.clone(), self.elapsed());
         let now = self.now();
         let running = &mut self.host_mut(host).running;
-        let Some(Running::Client(node)) = running else { panic!("no client runs on {host:?}") };
+        let Some(Running::Client(node)) = running else {
+            panic!("no client runs on {host:?}")
+        };
         let flow = node.open(now, isolation, target);
         self.host_mut(host).apps.insert(flow, App::new(asked, wish, flow));
         self.drive(host);
@@ -238,7 +254,10 @@ impl Sim {
     ///
     /// When its client was restarted.
     pub fn app(&self, id: AppId) -> &App {
-        self.host(id.host).apps.get(&id.flow).expect("an application of this client")
+        self.host(id.host)
+            .apps
+            .get(&id.flow)
+            .expect("an application of this client")
     }
 
     /// Tells an application of [`crate::content::Ending::Hold`] to end its direction.
@@ -275,10 +294,16 @@ impl Sim {
 
     /// Lets the next thing happen, if it does before `end`.
     fn step(&mut self, end: Duration) -> bool {
-        if self.coming.peek().is_none_or(|Reverse(Scheduled(at, ..))| *at > end) {
+        if self
+            .coming
+            .peek()
+            .is_none_or(|Reverse(Scheduled(at, ..))| *at > end)
+        {
             return false;
         }
-        let Some(Reverse(Scheduled(at, _, coming))) = self.coming.pop() else { return false };
+        let Some(Reverse(Scheduled(at, _, coming))) = self.coming.pop() else {
+            return false;
+        };
         self.clock.elapsed = self.clock.elapsed.max(at);
         match coming {
             Coming::Arrival { from, to, packet } => self.arrive(from, to, packet),
@@ -326,7 +351,11 @@ impl Sim {
         let at = self.clock.elapsed;
         self.note(at, from, to, &packet);
         if let Some(captured) = &mut self.captured {
-            captured.push(Captured { from, to, packet: packet.clone() });
+            captured.push(Captured {
+                from,
+                to,
+                packet: packet.clone(),
+            });
         }
         for (at, packet) in self.network.carry(&mut self.rng, at, (from, to), packet) {
             self.at(at, Coming::Arrival { from, to, packet });
@@ -336,20 +365,31 @@ impl Sim {
     fn note(&mut self, at: Duration, from: SocketAddr, to: SocketAddr, packet: &Datagram) {
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
         let place = |id: Option<&HostId>| id.map_or(u64::MAX, |id| id.0 as u64);
-        let ends = [nanos, place(self.by_address.get(&from)), place(self.by_address.get(&to))];
+        let ends = [
+            nanos,
+            place(self.by_address.get(&from)),
+            place(self.by_address.get(&to)),
+        ];
         let (words, _) = packet.as_chunks::<8>();
-        for word in ends.into_iter().chain(words.iter().map(|word| u64::from_le_bytes(*word))) {
-            self.trace = (self.trace ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        for word in ends
+            .into_iter()
+            .chain(words.iter().map(|word| u64::from_le_bytes(*word)))
+        {
+            self.trace = (self.trace ^ word)
+                .wrapping_mul(0x0000_0100_0000_01b3)
+                .rotate_left(29);
         }
     }
 
     pub(crate) fn arrive(&mut self, from: SocketAddr, to: SocketAddr, mut packet: Datagram) {
-        let Some(id) = self.by_address.get(&to).copied() else { return };
+        let Some(id) = self.by_address.get(&to).copied() else {
+            return;
+        };
         let now = self.now();
         let host = self.host_mut(id);
         if let Some(waiting) = &mut host.frozen {
-            if waiting.len() < SOCKET {
-                waiting.push((from, packet));
+            if waiting.packets.len() < SOCKET {
+                waiting.packets.push((from, packet));
             }
             return;
         }
@@ -381,7 +421,11 @@ impl Sim {
             let address = self.host(id).address;
             let mut busy = self.handle_events(id);
             let mut packet = Box::new([0; PACKET]);
-            while let Some(to) = self.host_mut(id).node().and_then(|node| node.poll_transmit(now, &mut packet)) {
+            while let Some(to) = self
+                .host_mut(id)
+                .node()
+                .and_then(|node| node.poll_transmit(now, &mut packet))
+            {
                 busy = true;
                 self.send(address, to, packet);
                 packet = Box::new([0; PACKET]);
@@ -389,7 +433,9 @@ impl Sim {
             if busy {
                 continue;
             }
-            let Some(node) = self.host_mut(id).node() else { return };
+            let Some(node) = self.host_mut(id).node() else {
+                return;
+            };
             match node.poll_timeout() {
                 Some(due) if due <= now.instant => node.handle_timeout(now),
                 Some(due) => return self.arm(id, due - self.clock.base),
@@ -409,7 +455,7 @@ impl Sim {
     /// Does what the node wants done; whether it wanted anything.
     fn handle_events(&mut self, id: HostId) -> bool {
         let mut any = false;
-        while let Some(event) = self.host_mut(id).node().and_then(|node| node.poll_event()) {
+        while let Some(event) = self.host_mut(id).node().and_then(Node::poll_event) {
             any = true;
             match event {
                 Event::Persist(entry) => self.host_mut(id).log.push(entry),
@@ -464,28 +510,43 @@ impl Sim {
     // circuit.exit.1
     fn connect(&mut self, id: HostId, flow: FlowId, target: &Target) {
         let site = self.sites.find(target);
-        let Some(Running::Relay(node)) = &mut self.host_mut(id).running else { return };
+        let Some(Running::Relay(node)) = &mut self.host_mut(id).running else {
+            return;
+        };
         match site {
             None => node.connected(flow, ReplyCode::HostUnreachable),
-            Some(site) if !node.exit_allows(site.ip, target.port) => node.connected(flow, ReplyCode::NotAllowed),
+            Some(site) if !node.exit_allows(site.ip, target.port) => {
+                node.connected(flow, ReplyCode::NotAllowed);
+            }
             Some(site) => {
                 let connection = self.sites.begin(id, flow, site);
                 self.host_mut(id).connections.insert(flow, connection);
                 self.tell_site(connection, Signal::Connect);
-                self.after(CONNECT_TIME, Coming::ToExit(connection, Signal::Connected(ReplyCode::TtlExpired)));
+                self.after(
+                    CONNECT_TIME,
+                    Coming::ToExit(connection, Signal::Connected(ReplyCode::TtlExpired)),
+                );
             }
         }
     }
 
     /// The exit's socket hears from the site.
-    fn take_signal(&mut self, id: ConnectionId, signal: Signal) {
+    pub(crate) fn take_signal(&mut self, id: ConnectionId, signal: Signal) {
         let now = self.now();
-        let Some(connection) = self.sites.get_mut(id) else { return };
+        let Some(connection) = self.sites.get_mut(id) else {
+            return;
+        };
         let (exit, flow) = (connection.exit, connection.flow);
         if self.host(exit).connections.get(&flow) != Some(&id) {
             return;
         }
-        let Some(connection) = self.sites.get_mut(id) else { return };
+        if let Some(waiting) = &mut self.host_mut(exit).frozen {
+            waiting.signals.push((id, signal));
+            return;
+        }
+        let Some(connection) = self.sites.get_mut(id) else {
+            return;
+        };
         match signal {
             Signal::Data(bytes) => connection.inbox.push_back(bytes),
             Signal::Room(bytes) => connection.room += bytes,
@@ -515,9 +576,15 @@ impl Sim {
     /// Moves between an exit's stream and its connection what can be moved.
     fn advance_connection(&mut self, exit: HostId, flow: FlowId) {
         let now = self.now();
-        let Some(id) = self.host(exit).connections.get(&flow).copied() else { return };
-        let Some(node) = self.hosts.get_mut(exit.0).and_then(Host::node) else { return };
-        let Some(connection) = self.sites.get_mut(id) else { return };
+        let Some(id) = self.host(exit).connections.get(&flow).copied() else {
+            return;
+        };
+        let Some(node) = self.hosts.get_mut(exit.0).and_then(Host::node) else {
+            return;
+        };
+        let Some(connection) = self.sites.get_mut(id) else {
+            return;
+        };
         let mut told = vec![];
         let mut reset = false;
         while let Some(bytes) = connection.inbox.front_mut() {

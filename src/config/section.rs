@@ -151,7 +151,9 @@ impl<'a> Section<'a> {
 
     /// Whether something is wanted; by default not.
     pub(crate) fn flag(&self, key: &str) -> anyhow::Result<bool> {
-        Ok(self.get(key, "true", DeValue::as_bool)?.unwrap_or(false))
+        Ok(self
+            .get_checked(key, "true", |value| value.as_bool().ok_or_else(String::new))?
+            .unwrap_or(false))
     }
 
     /// A number within limits.

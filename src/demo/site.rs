@@ -34,6 +34,8 @@ pub(crate) struct Visits {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pattern {
     position: u64,
+    /// What is left of the eight bytes that the last mixing gave.
+    word: u64,
 }
 
 impl Pattern {
@@ -49,15 +51,23 @@ impl Pattern {
         bytes.iter().all(|byte| *byte == self.next())
     }
 
-    /// One byte of a mixed position (the finalizer of `SplitMix64`).
     fn next(&mut self) -> u8 {
-        let mut z = self.position.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        if self.position.is_multiple_of(8) {
+            self.word = mix(self.position);
+        }
         self.position += 1;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let [.., byte] = (z ^ (z >> 31)).to_be_bytes();
+        let [byte, ..] = self.word.to_le_bytes();
+        self.word >>= 8;
         byte
     }
+}
+
+/// The finalizer of `SplitMix64`.
+const fn mix(position: u64) -> u64 {
+    let mut z = position.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl Site {
@@ -132,20 +142,24 @@ async fn serve_one(mut stream: TcpStream, from: IpAddr) -> anyhow::Result<()> {
         }
         _ => ("400 Bad Request", "this is no request\n".to_owned()),
     };
-    let kind = if text.starts_with('<') { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+    let kind = if text.starts_with('<') {
+        "text/html; charset=utf-8"
+    } else {
+        "text/plain; charset=utf-8"
+    };
     let answer = head_of(status, kind, text.len() as u64) + &text;
     stream.write_all(answer.as_bytes()).await?;
-    end(stream).await
+    close(stream).await
 }
 
 async fn send_bytes(mut stream: TcpStream, count: u64) -> anyhow::Result<()> {
     let head = head_of("200 OK", "application/octet-stream", count);
     stream.write_all(head.as_bytes()).await?;
     send(&mut stream, count).await?;
-    end(stream).await
+    close(stream).await
 }
 
-async fn end(mut stream: TcpStream) -> anyhow::Result<()> {
+async fn close(mut stream: TcpStream) -> anyhow::Result<()> {
     stream.shutdown().await?;
     // Waits for the visitor's end: closing at once could reset what is still on its way.
     while stream.read(&mut [0; 512]).await? > 0 {}
@@ -177,6 +191,8 @@ pub(crate) async fn send(stream: &mut TcpStream, count: u64) -> anyhow::Result<(
         pattern.fill(now);
         stream.write_all(now).await?;
         left -= now.len() as u64;
+        // Sender and receiver share a thread: without this the first would fill all buffers before the other began.
+        tokio::task::yield_now().await;
     }
     Ok(())
 }

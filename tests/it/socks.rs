@@ -30,6 +30,13 @@ pub(crate) fn raw(proxy: SocketAddr) -> TcpStream {
 
 /// Connects through the proxy; fails with the reply code.
 pub(crate) fn connect(proxy: SocketAddr, user: Option<(&str, &str)>, to: &To<'_>) -> Result<TcpStream, u8> {
+    match ask(proxy, user, to) {
+        (stream, 0) => Ok(stream),
+        (_, code) => Err(code),
+    }
+}
+
+fn ask(proxy: SocketAddr, user: Option<(&str, &str)>, to: &To<'_>) -> (TcpStream, u8) {
     let mut stream = raw(proxy);
     let method = if user.is_some() { 2 } else { 0 };
     stream.write_all(&[5, 1, method]).unwrap();
@@ -64,5 +71,5 @@ pub(crate) fn connect(proxy: SocketAddr, user: Option<(&str, &str)>, to: &To<'_>
     let mut reply = [0; 10];
     stream.read_exact(&mut reply).unwrap();
     assert_eq!((reply[0], reply[2], reply[3]), (5, 0, 1));
-    if reply[1] == 0 { Ok(stream) } else { Err(reply[1]) }
+    (stream, reply[1])
 }

@@ -59,8 +59,15 @@ impl Target {
     }
 }
 
+fn note(notes: &Mutex<Notes>, what: impl FnOnce(&mut Notes)) {
+    what(&mut notes.lock().unwrap());
+}
+
 fn serve(mut stream: TcpStream, notes: &Mutex<Notes>) -> std::io::Result<()> {
-    notes.lock().unwrap().visitors.insert(stream.peer_addr()?.ip());
+    let visitor = stream.peer_addr()?.ip();
+    note(notes, |notes| {
+        notes.visitors.insert(visitor);
+    });
     let mut from = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     from.read_line(&mut line)?;
@@ -77,7 +84,7 @@ fn serve(mut stream: TcpStream, notes: &Mutex<Notes>) -> std::io::Result<()> {
             )?;
             stream.write_all(&body)?;
         }
-        ["give", count] => stream.write_all(&pattern(count.parse().unwrap()))?,
+        ["give", count] => stream.write_all(&pattern(count.parse().map_err(std::io::Error::other)?))?,
         ["take"] => {
             let mut bytes = Vec::new();
             from.read_to_end(&mut bytes)?;
@@ -92,7 +99,7 @@ fn serve(mut stream: TcpStream, notes: &Mutex<Notes>) -> std::io::Result<()> {
             stream.shutdown(Shutdown::Write)?;
             let mut bytes = Vec::new();
             from.read_to_end(&mut bytes)?;
-            notes.lock().unwrap().after_half_close = bytes;
+            note(notes, |notes| notes.after_half_close = bytes);
         }
         _ => stream.write_all(b"what?")?,
     }

@@ -94,6 +94,12 @@ impl Link {
         due
     }
 
+    /// Whether the peer has not left us without an answer for so long that it is asked.
+    pub(super) fn answers(&self, now: Now) -> bool {
+        self.unanswered
+            .is_none_or(|since| !passed(now.instant, since, ASK))
+    }
+
     // link.live.1, link.live.2, link.handshake.7
     fn due(&self, now: Now) -> Due {
         let at = now.instant;

@@ -54,7 +54,11 @@ impl Links {
             return Err(DropReason::Misbehaved);
         }
         let known = self.by_relay.get(&peer.id).copied().unwrap_or_default();
-        if let Some(slot) = known.dialled.or(known.accepted) {
+        // Who dialled us and is silent may have restarted: only its own handshake, or ours, can tell.
+        let accepted = known
+            .accepted
+            .filter(|slot| self.at(*slot).is_some_and(|link| link.answers(now)));
+        if let Some(slot) = known.dialled.or(accepted) {
             // link.address.1
             if let Some(link) = self.at(slot).filter(|link| !link.up) {
                 link.address = peer.address;

@@ -222,7 +222,9 @@ impl ClientNode {
             let Some(key) = self.flows.circuit(*flow) else { continue };
             let Some(circuit) = self.pool.get_mut(&key) else { continue };
             let waited = now.instant.saturating_duration_since(at);
-            if waited > circuit.patience() && circuit.heard < at {
+            // What comes sooner than this was under way before the exit had the request.
+            let rtt = self.flows.stats(key).map(|stats| stats.rtt).unwrap_or_default();
+            if waited > circuit.patience() && circuit.heard < at + rtt * 3 / 4 {
                 circuit.silent.get_or_insert(now.instant);
                 if !wrote {
                     again.push((*flow, key));

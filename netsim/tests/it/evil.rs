@@ -72,7 +72,10 @@ impl EvilRelay {
         let id = keys.identity.id();
         let config = LinkConfig {
             network: program.network,
-            relay: Some(RelayKeys { identity: keys.identity, link: keys.link }),
+            relay: Some(RelayKeys {
+                identity: keys.identity,
+                link: keys.link,
+            }),
             boot: BootId(rng.next_u64()),
             suites: Suites::default(),
             limits: LinkLimits::default(),
@@ -104,7 +107,12 @@ impl EvilRelay {
     }
 
     /// Passes a cell on, and does its deed.
-    fn pass(&mut self, now: Now, link: LinkId, mut packet: Packet<'_, Opened>) -> Result<Verdict, DropReason> {
+    fn pass(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        mut packet: Packet<'_, Opened>,
+    ) -> Result<Verdict, DropReason> {
         let word = packet.word();
         let forward = word.opener() != self.links.our_opener(link);
         let cells = &mut self.cells[usize::from(forward)];
@@ -116,7 +124,8 @@ impl EvilRelay {
             packet.cell()[at] ^= 4;
             self.did();
         }
-        let CellStep::Pass(mut next, mut next_word) = self.relay.handle_cell(now.instant, link, word, packet.cell())?
+        let CellStep::Pass(mut next, mut next_word) =
+            self.relay.handle_cell(now.instant, link, word, packet.cell())?
         else {
             return Ok(Verdict::Consumed);
         };
@@ -129,14 +138,14 @@ impl EvilRelay {
             Deed::TurnBack if forward => (next, next_word) = (link, word),
             Deed::Speak if !forward => {
                 let mut cell = Box::new([0; circuit::packet::CELL]);
-                write_body(body(&mut cell), BodyType::Quic, |data| {
+                let written = write_body(body(&mut cell), BodyType::Quic, |data| {
                     data[..40].fill(0x40);
                     Some(40)
-                })
-                .unwrap();
+                });
+                assert_eq!(written, Ok(Some(40)));
                 let key = self.relay.snapshot()[0].key;
-                let (back, back_word) = self.relay.start(key, &mut cell).unwrap();
-                self.outbox.push_back((back, back_word, cell));
+                let started = self.relay.start(key, &mut cell);
+                self.outbox.extend(started.map(|(back, word)| (back, word, cell)));
             }
             _ => deed = Deed::Nothing,
         }
@@ -160,7 +169,11 @@ impl EvilRelay {
         }
         match word.kind() {
             Some(PacketType::Setup) => {
-                let from = From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
+                let from = From {
+                    link,
+                    peer: self.links.peer(link),
+                    our_opener: self.links.our_opener(link),
+                };
                 self.relay.handle_setup(now, from, word, packet.cell())
             }
             Some(PacketType::Reply) => self.relay.handle_reply(now, link, word, packet.cell()),
@@ -212,20 +225,31 @@ impl EvilRelay {
 
     fn peer(&self, id: &circuit::keys::RelayId) -> Option<Peer> {
         let relay = self.program.view.get(id)?;
-        Some(Peer { id: relay.id, link_key: relay.link_key, address: relay.addresses[0] })
+        Some(Peer {
+            id: relay.id,
+            link_key: relay.link_key,
+            address: relay.addresses[0],
+        })
     }
 
     fn replay(&mut self, now: Now) {
         let mut wires = self.wires.borrow_mut();
         while let Some((peer, setup, parity)) = wires.again.front().copied() {
-            let Ok(link) = self.links.dial(now, &peer) else { return };
+            let Ok(link) = self.links.dial(now, &peer) else {
+                return;
+            };
             if !self.links.is_up(link) {
                 return;
             }
             wires.again.pop_front();
-            let word = CircuitWord::new(PacketType::Setup, self.links.our_opener(link), self.rng.next_u32());
+            let word = CircuitWord::new(
+                PacketType::Setup,
+                self.links.our_opener(link),
+                self.rng.next_u32(),
+            );
             self.replayed.push((link, word.id()));
-            self.outbox.push_back((link, word.with_parity(parity), Box::new(setup)));
+            self.outbox
+                .push_back((link, word.with_parity(parity), Box::new(setup)));
         }
     }
 }
@@ -268,7 +292,10 @@ impl Node for EvilRelay {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        [self.links.poll_timeout(), self.relay.poll_timeout()].into_iter().flatten().min()
+        [self.links.poll_timeout(), self.relay.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn poll_event(&mut self) -> Option<Event> {

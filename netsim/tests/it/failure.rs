@@ -20,24 +20,49 @@ enum Fault {
 /// No stream and no circuit is left anywhere.
 fn assert_nothing_left(world: &World) {
     let client = world.sim.client(world.client());
-    assert_eq!((client.streams(), client.flows().len()), (0, 0), "streams at the client");
-    assert!(client.pool().is_empty(), "circuits at the client: {:?}", client.pool());
+    assert_eq!(
+        (client.streams(), client.flows().len()),
+        (0, 0),
+        "streams at the client"
+    );
+    assert!(
+        client.pool().is_empty(),
+        "circuits at the client: {:?}",
+        client.pool()
+    );
     for id in &world.relays {
         let relay = world.sim.relay(*id);
         assert_eq!(relay.relay().circuits(), (0, 0), "circuits at {id:?}");
-        assert_eq!(relay.exit().map_or(0, router::exit::Exit::open), 0, "flows at {id:?}");
-        let held: Vec<_> = relay.links().snapshot().into_iter().filter(|link| link.circuits > 0).collect();
+        assert_eq!(
+            relay.exit().map_or(0, router::exit::Exit::open),
+            0,
+            "flows at {id:?}"
+        );
+        let held: Vec<_> = relay
+            .links()
+            .snapshot()
+            .into_iter()
+            .filter(|link| link.circuits > 0)
+            .collect();
         assert!(held.is_empty(), "links held at {id:?}: {held:?}");
     }
 }
 
 /// Lines of 5 to 60 ms.
 fn spread(world: &mut World, rng: &mut Random) {
-    let hosts: Vec<_> = world.relays.iter().chain(&world.clients).map(|id| world.sim.host(*id).address).collect();
+    let hosts: Vec<_> = world
+        .relays
+        .iter()
+        .chain(&world.clients)
+        .map(|id| world.sim.host(*id).address)
+        .collect();
     for (n, a) in hosts.iter().enumerate() {
         for b in hosts.iter().skip(n + 1) {
             let delay = Duration::from_millis(5 + u64::from(rng.next_u32() % 56));
-            world.sim.network.change(*a, *b, |conditions| conditions.delay = delay);
+            world
+                .sim
+                .network
+                .change(*a, *b, |conditions| conditions.delay = delay);
         }
     }
 }
@@ -45,11 +70,26 @@ fn spread(world: &mut World, rng: &mut Random) {
 /// Breaks the relay at `place` of a path during a transfer; how long a new request took.
 fn break_one(seed: u64, place: usize, fault: Fault) -> Duration {
     let mut rng = Random::seed_from_u64(seed);
-    let mut world = Plan { relays: 9, exits: 3, prebuilt: 0, ..Plan::new(seed, 3) }.build();
+    let mut world = Plan {
+        relays: 9,
+        exits: 3,
+        prebuilt: 0,
+        ..Plan::new(seed, 3)
+    }
+    .build();
     spread(&mut world, &mut rng);
-    let exchange = Exchange { upload: 100_000, download: 2_000_000, seed, ending: Ending::Finish };
+    let exchange = Exchange {
+        upload: 100_000,
+        download: 2_000_000,
+        seed,
+        ending: Ending::Finish,
+    };
     let app = world.ask(Wish::new("site", exchange));
-    assert!(world.sim.run_until(Duration::from_secs(20), |sim| sim.app(app).received > 500_000));
+    assert!(
+        world
+            .sim
+            .run_until(Duration::from_secs(20), |sim| sim.app(app).received > 500_000)
+    );
     let client = world.client();
     let pool = world.sim.client(client).pool();
     let path = pool.values().next().expect("a circuit").path.clone();
@@ -59,15 +99,25 @@ fn break_one(seed: u64, place: usize, fault: Fault) -> Duration {
         Fault::Freeze => world.sim.freeze(broken),
         Fault::Restart => world.sim.restart(broken, Disk::Kept),
     }
-    world.sim.run_for(Duration::from_millis(u64::from(rng.next_u32() % 3000)));
-    let next = Exchange { upload: 100, download: 10_000, seed: !seed, ending: Ending::Finish };
+    world
+        .sim
+        .run_for(Duration::from_millis(u64::from(rng.next_u32() % 3000)));
+    let next = Exchange {
+        upload: 100,
+        download: 10_000,
+        seed: !seed,
+        ending: Ending::Finish,
+    };
     let again = world.ask(Wish::new("site", next));
     let took = world.finish(again, Duration::from_secs(40));
     let Some((Outcome::Finished, took)) = took else {
-        panic!("{fault:?} at {place}: a new request came to {took:?}: {:?}", world.sim.client(client).counts());
+        panic!(
+            "{fault:?} at {place}: a new request came to {took:?}: {:?}",
+            world.sim.client(client).counts()
+        );
     };
     assert!(world.sim.app(again).is_whole());
-    let ended = world.finish(app, Duration::from_secs(60));
+    let ended = world.finish(app, Duration::from_mins(1));
     assert!(
         matches!(ended, Some((Outcome::Reset | Outcome::Finished, _))),
         "{fault:?} at {place}: the transfer hangs: {:?}",
@@ -80,7 +130,8 @@ fn break_one(seed: u64, place: usize, fault: Fault) -> Duration {
         Fault::Freeze => world.sim.thaw(broken),
         Fault::Restart => {}
     }
-    world.sim.run_for(Duration::from_secs(800));
+    // A setup that was raced by another may have left a spare circuit, which lives for half an hour.
+    world.sim.run_for(Duration::from_secs(2500));
     assert_nothing_left(&world);
     took
 }
@@ -91,7 +142,11 @@ fn break_many(place: usize) {
         seeds::each(20, |seed| times.push(break_one(seed, place, fault)));
         times.sort();
         let p95 = times[(times.len() * 95).div_ceil(100) - 1];
-        println!("{fault:?} of relay {place}: a new request takes {:?} to {:?}, p95 {p95:?}", times[0], times[times.len() - 1]);
+        println!(
+            "{fault:?} of relay {place}: a new request takes {:?} to {:?}, p95 {p95:?}",
+            times[0],
+            times[times.len() - 1]
+        );
         assert!(p95 <= Duration::from_secs(5));
     }
 }
@@ -114,24 +169,99 @@ fn a_broken_exit_is_replaced() {
 #[test]
 fn a_client_that_vanishes_leaves_nothing_behind() {
     seeds::each(5, |seed| {
-        let mut world = Plan { relays: 6, exits: 2, prebuilt: 3, ..Plan::new(seed, 3) }.build();
-        let exchange = Exchange { upload: 100_000, download: 2_000_000, seed, ending: Ending::Hold };
+        let mut world = Plan {
+            relays: 6,
+            exits: 2,
+            prebuilt: 3,
+            ..Plan::new(seed, 3)
+        }
+        .build();
+        let exchange = Exchange {
+            upload: 100_000,
+            download: 2_000_000,
+            seed,
+            ending: Ending::Hold,
+        };
         let app = world.ask(Wish::new("site", exchange));
-        assert!(world.sim.run_until(Duration::from_secs(20), |sim| sim.app(app).received > 500_000));
+        assert!(
+            world
+                .sim
+                .run_until(Duration::from_secs(20), |sim| sim.app(app).received > 500_000)
+        );
         let client = world.client();
         world.sim.kill(client);
-        world.sim.run_for(Duration::from_secs(60));
+        world.sim.run_for(Duration::from_mins(1));
         for id in &world.relays {
             let relay = world.sim.relay(*id);
             assert_eq!(relay.relay().circuits(), (0, 0), "circuits at {id:?}");
-            assert_eq!(relay.exit().map_or(0, router::exit::Exit::open), 0, "flows at {id:?}");
+            assert_eq!(
+                relay.exit().map_or(0, router::exit::Exit::open),
+                0,
+                "flows at {id:?}"
+            );
         }
         let visit = world.sim.sites.visit(exchange).expect("the site was visited");
         assert_eq!(visit.ended, Some(netsim::site::Ended::ByPeer));
         world.sim.restart(client, Disk::Lost);
-        let exchange = Exchange { ending: Ending::Finish, ..exchange };
+        let exchange = Exchange {
+            ending: Ending::Finish,
+            ..exchange
+        };
         let app = world.ask(Wish::new("site", exchange));
-        assert!(matches!(world.finish(app, Duration::from_secs(10)), Some((Outcome::Finished, _))));
+        assert!(matches!(
+            world.finish(app, Duration::from_secs(10)),
+            Some((Outcome::Finished, _))
+        ));
+    });
+}
+
+#[test]
+fn a_relay_that_sleeps_for_a_second_ends_no_stream() {
+    seeds::each(3, |seed| {
+        for place in 0..3 {
+            let mut rng = Random::seed_from_u64(seed);
+            let mut world = Plan {
+                relays: 9,
+                exits: 3,
+                ..Plan::new(seed, 3)
+            }
+            .build();
+            spread(&mut world, &mut rng);
+            let exchange = Exchange {
+                upload: 100_000,
+                download: 1_000_000,
+                seed,
+                ending: Ending::Finish,
+            };
+            let app = world.ask(Wish::new("site", exchange));
+            assert!(
+                world
+                    .sim
+                    .run_until(Duration::from_secs(20), |sim| sim.app(app).received > 300_000)
+            );
+            let client = world.client();
+            let path = world
+                .sim
+                .client(client)
+                .pool()
+                .values()
+                .next()
+                .expect("a circuit")
+                .path
+                .clone();
+            let sleeper = world.host_of(&path[place]);
+            world.sim.freeze(sleeper);
+            world.sim.run_for(Duration::from_secs(1));
+            world.sim.thaw(sleeper);
+            let took = world.finish(app, Duration::from_mins(1));
+            println!("seed {seed}: with relay {place} asleep for 1 s, {took:?}");
+            assert!(
+                matches!(took, Some((Outcome::Finished, _))),
+                "{:?}",
+                world.sim.app(app)
+            );
+            assert!(world.sim.app(app).is_whole());
+        }
     });
 }
 
@@ -139,9 +269,19 @@ fn a_client_that_vanishes_leaves_nothing_behind() {
 fn a_short_cut_between_two_relays_ends_no_stream() {
     seeds::each(5, |seed| {
         let mut world = Plan::new(seed, 3).build();
-        let exchange = Exchange { upload: 100_000, download: 1_000_000, seed, ending: Ending::Finish };
+        spread(&mut world, &mut Random::seed_from_u64(seed));
+        let exchange = Exchange {
+            upload: 100_000,
+            download: 1_000_000,
+            seed,
+            ending: Ending::Finish,
+        };
         let app = world.ask(Wish::new("site", exchange));
-        assert!(world.sim.run_until(Duration::from_secs(20), |sim| sim.app(app).received > 300_000));
+        assert!(
+            world
+                .sim
+                .run_until(Duration::from_secs(20), |sim| sim.app(app).received > 300_000)
+        );
         let middle = world.sim.host(world.relays[1]).address;
         let exit = world.sim.host(world.relays[2]).address;
         let other = world.sim.host(world.relays[0]).address;
@@ -152,9 +292,13 @@ fn a_short_cut_between_two_relays_ends_no_stream() {
         for from in [middle, other] {
             world.sim.network.cut(from, exit, false);
         }
-        let took = world.finish(app, Duration::from_secs(60));
+        let took = world.finish(app, Duration::from_mins(1));
         println!("seed {seed}: with a cut of 1.5 s, {took:?}");
-        assert!(matches!(took, Some((Outcome::Finished, _))), "{:?}", world.sim.app(app));
+        assert!(
+            matches!(took, Some((Outcome::Finished, _))),
+            "{:?}",
+            world.sim.app(app)
+        );
         assert!(world.sim.app(app).is_whole());
     });
 }

@@ -11,6 +11,8 @@ mod failure;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod lifetime;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod timing;

@@ -611,3 +611,28 @@ fn reserved_types_and_circuit_zero_are_dropped() {
     }
     assert!(net.nodes[1].got.is_empty());
 }
+
+// link.address.1
+#[test]
+fn a_relay_is_dialled_where_its_descriptor_says() {
+    let mut net = Net::new(&[true, true]);
+    let peer = net.nodes[1].peer.unwrap();
+    let before = Peer {
+        address: stranger(1),
+        ..peer
+    };
+    let now = net.now;
+    let link = net.nodes[0].links.dial(now, &before).unwrap();
+    let mut out = [0; PACKET];
+    assert_eq!(net.nodes[0].links.poll_transmit(now, &mut out), Some(stranger(1)));
+    // A newer descriptor counts for the repeats; what comes from the old address is nobody's answer.
+    assert_eq!(net.nodes[0].links.dial(now, &peer), Ok(link));
+    let answer = ask(&mut net, 1, stranger(1), &out).unwrap().unwrap();
+    assert_eq!(
+        ask(&mut net, 0, stranger(1), &answer),
+        Err(DropReason::WrongAddress)
+    );
+    net.run(S);
+    assert!(net.nodes[0].links.is_up(link));
+    assert!(net.sent.iter().all(|(_, to, _)| *to < 2));
+}

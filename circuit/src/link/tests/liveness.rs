@@ -181,6 +181,21 @@ fn a_restarted_initiator_ends_its_old_links_by_its_first_hello() {
 }
 
 #[test]
+fn a_silent_accepted_link_is_not_relied_on() {
+    let mut net = Net::new(&[true, true]);
+    let (_, b) = net.connect(0, 1);
+    net.restart(0, true);
+    net.send(1, b, 1).unwrap();
+    net.run(900 * MS);
+    assert_eq!(net.dial(1, 0), b);
+    net.run(200 * MS);
+    let new = net.dial(1, 0);
+    net.run(S);
+    assert_ne!(new, b);
+    assert!(net.nodes[1].links.is_up(new) && !net.nodes[1].links.is_up(b));
+}
+
+#[test]
 fn a_new_handshake_of_the_same_relay_keeps_link_and_circuits() {
     let mut net = Net::new(&[true, true]);
     let (a, b) = net.connect(0, 1);
