@@ -23,6 +23,8 @@ use crate::outside;
 
 /// How often expired onion keys are looked for on disk.
 const ERASE_EVERY: Duration = Duration::from_mins(1);
+/// How often a client without a circuit says why.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long a daemon that was asked to stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -122,10 +124,15 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
         })?;
         let mut control = Control::bind(&socket)?;
         let (handle, listen) = (client.handle(), client.socks_address());
+        if !listen.ip().is_loopback() {
+            tracing::warn!(
+                "other machines can use the SOCKS port; the setting `socks` decides who reaches it"
+            );
+        }
         let path = control.path().to_owned();
-        let ready_handle = handle.clone();
+        let waiting = handle.clone();
         tokio::task::spawn_local(async move {
-            if ready_handle.ready().await {
+            if ready(&waiting).await {
                 let ready = Ready {
                     event: "ready",
                     role: "client",
@@ -148,6 +155,20 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
         )
         .await
     })
+}
+
+/// Waits for the first circuit, and says from time to time why there is none.
+async fn ready(client: &client::driver::Handle) -> bool {
+    loop {
+        if let Ok(ready) = tokio::time::timeout(TELL_EVERY, client.ready()).await {
+            return ready;
+        }
+        let Some(status) = client.status().await else {
+            return false;
+        };
+        let reason = status.last_error.as_deref().unwrap_or("no relay has answered");
+        tracing::warn!("no circuit stands yet, the client is {}: {reason}", status.state);
+    }
 }
 
 /// Runs a daemon with its control API until it ends, or is asked to by a signal.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use client::driver::Handle;
 use client::status::{Hop, Status};
 use serde::Serialize;
@@ -24,10 +24,8 @@ use site::Site;
 use visitor::Transfer;
 
 const STAGES: usize = 5;
-/// How long the first circuit may take.
-const CIRCUIT_WITHIN: Duration = Duration::from_secs(10);
-/// How long each direction of the check may take.
-const TRANSFER_WITHIN: Duration = Duration::from_secs(8);
+/// How long everything up to the end of the check may take.
+const WITHIN: Duration = Duration::from_secs(18);
 /// Bytes in each direction of the check.
 const CHECKED: u64 = 8 << 20;
 
@@ -109,6 +107,20 @@ impl Stages {
     }
 }
 
+impl Stages {
+    /// Gives up on something when all together has taken too long.
+    async fn in_time<T>(
+        &self,
+        what: &str,
+        doing: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let late = || anyhow!("{} s were over before {what}", WITHIN.as_secs());
+        tokio::time::timeout_at(self.start + WITHIN, doing)
+            .await
+            .map_err(|_| late())?
+    }
+}
+
 async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Result<()> {
     let mut stages = Stages {
         output,
@@ -130,19 +142,19 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
     let (client, socks) = nodes.start_client(view, wanted.socks, wanted.hops)?;
     stages.done(&format!("the client runs, SOCKS5 on {socks}"))?;
     let body = async {
-        first_circuit(&client).await?;
+        first_circuit(&client, &stages).await?;
         stages.done(&format!(
             "the first circuit stands, through {} {}",
             wanted.hops,
             relays_word(wanted.hops)
         ))?;
-        let first = fetch_page(socks, at).await?;
+        let first = fetch_page(socks, at, &stages).await?;
         stages.done(&format!(
             "the site answers through it, first byte after {:.1} ms",
             ms(first)
         ))?;
         if wanted.check {
-            let proof = check(&client, nodes, &site, socks, wanted.hops).await?;
+            let proof = check(&client, nodes, &site, &stages, socks, wanted.hops).await?;
             let text = proof.text();
             output.print(&Event::Check(proof), || text)
         } else {
@@ -161,26 +173,18 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
     }
 }
 
-async fn first_circuit(client: &Handle) -> anyhow::Result<()> {
-    let ready = tokio::time::timeout(CIRCUIT_WITHIN, client.ready()).await;
-    if ready.is_ok_and(|ready| ready) {
+async fn first_circuit(client: &Handle, stages: &Stages) -> anyhow::Result<()> {
+    let ready = async { client.ready().await.then_some(()).context("the client ended") };
+    let Err(late) = stages.in_time("a circuit stood", ready).await else {
         return Ok(());
-    }
-    let status = client.status().await;
-    let reason = status.map_or_else(
-        || "the client ended".to_owned(),
-        |s| s.last_error.unwrap_or(s.state),
-    );
-    let seconds = CIRCUIT_WITHIN.as_secs();
-    Err(anyhow::anyhow!("no circuit within {seconds} s: {reason}"))
+    };
+    let status = client.status().await.context("the client ended")?;
+    Err(late.context(status.last_error.unwrap_or(status.state)))
 }
 
-async fn fetch_page(socks: SocketAddr, site: SocketAddr) -> anyhow::Result<Duration> {
+async fn fetch_page(socks: SocketAddr, site: SocketAddr, stages: &Stages) -> anyhow::Result<Duration> {
     let fetch = visitor::download(socks, site, 1_000, async {});
-    let transfer = tokio::time::timeout(TRANSFER_WITHIN, fetch)
-        .await
-        .context("the site's page did not come")??;
-    Ok(transfer.first_byte)
+    Ok(stages.in_time("the site's page came", fetch).await?.first_byte)
 }
 
 /// Moves bytes both ways, compares them all, and looks at who made the connections.
@@ -188,6 +192,7 @@ async fn check(
     client: &Handle,
     nodes: &Nodes,
     site: &Site,
+    stages: &Stages,
     socks: SocketAddr,
     hops: usize,
 ) -> anyhow::Result<Proof> {
@@ -196,12 +201,10 @@ async fn check(
     let download = visitor::download(socks, at, CHECKED, async {
         path = path_in_use(client).await.unwrap_or_default();
     });
-    let down = tokio::time::timeout(TRANSFER_WITHIN, download).await;
-    let down =
-        down.with_context(|| format!("the download took longer than {} s", TRANSFER_WITHIN.as_secs()))??;
-    let upload = tokio::time::timeout(TRANSFER_WITHIN, visitor::upload(socks, at, CHECKED, async {})).await;
-    let up =
-        upload.with_context(|| format!("the upload took longer than {} s", TRANSFER_WITHIN.as_secs()))??;
+    let down = stages.in_time("the download ended", download).await?;
+    let up = stages
+        .in_time("the upload ended", visitor::upload(socks, at, CHECKED))
+        .await?;
 
     ensure!(
         path.len() == hops,

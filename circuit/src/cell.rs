@@ -117,7 +117,7 @@ mod tests {
         bytes[BODY - 1] = 1;
         assert_eq!(read_body(&bytes), Err(Malformed("body padding")));
         let mut bytes = [0; BODY];
-        bytes[..2].copy_from_slice(&(1u16 << 13 | 1279).to_be_bytes());
+        bytes[..2].copy_from_slice(&(0x2000u16 | 0x4ff).to_be_bytes());
         assert_eq!(read_body(&bytes), Err(Malformed("body length")));
         bytes[..2].copy_from_slice(&(5u16 << 13).to_be_bytes());
         assert_eq!(read_body(&bytes), Err(Malformed("body type")));

@@ -62,7 +62,7 @@ pub struct Flows {
     config: StreamConfig,
     rng: Random,
     carriers: BTreeMap<CircuitKey, Carrier>,
-    flows: HashMap<FlowId, Flow>,
+    open: HashMap<FlowId, Flow>,
     next_flow: u64,
     ready: VecDeque<CircuitKey>,
     timers: BTreeSet<(Instant, CircuitKey)>,
@@ -77,7 +77,7 @@ impl Flows {
             config,
             rng,
             carriers: BTreeMap::new(),
-            flows: HashMap::new(),
+            open: HashMap::new(),
             next_flow: 1,
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -108,7 +108,7 @@ impl Flows {
             self.timers.remove(&(at, circuit));
         }
         for flow in carrier.flows.into_values() {
-            self.flows.remove(&flow);
+            self.open.remove(&flow);
             self.events.push_back(FlowEvent::Closed(flow));
         }
     }
@@ -125,14 +125,14 @@ impl Flows {
         let Some(carrier) = self.carriers.get_mut(&circuit) else { return false };
         let Some(stream) = carrier.streams.open() else { return false };
         carrier.flows.insert(stream, flow);
-        self.flows.insert(flow, Flow { circuit, stream, read_over: false, write_over: false });
+        self.open.insert(flow, Flow { circuit, stream, read_over: false, write_over: false });
         self.touch(circuit);
         true
     }
 
     /// The circuit of a flow.
     pub fn circuit(&self, flow: FlowId) -> Option<CircuitKey> {
-        self.flows.get(&flow).map(|flow| flow.circuit)
+        self.open.get(&flow).map(|flow| flow.circuit)
     }
 
     /// The number of flows on a circuit.
@@ -142,12 +142,12 @@ impl Flows {
 
     /// The number of all flows.
     pub fn len(&self) -> usize {
-        self.flows.len()
+        self.open.len()
     }
 
     /// Whether there is no flow.
     pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
+        self.open.is_empty()
     }
 
     /// The counters of a circuit's connection.
@@ -241,7 +241,7 @@ impl Flows {
                     let flow = FlowId(self.next_flow);
                     self.next_flow += 1;
                     carrier.flows.insert(stream, flow);
-                    self.flows.insert(flow, Flow { circuit, stream, read_over: false, write_over: false });
+                    self.open.insert(flow, Flow { circuit, stream, read_over: false, write_over: false });
                     Some(FlowEvent::Opened(flow, circuit))
                 }
                 StreamEvent::Readable(stream) => carrier.flows.get(&stream).map(|flow| FlowEvent::Readable(*flow)),
@@ -263,7 +263,7 @@ impl Flows {
     }
 
     fn at(&mut self, flow: FlowId) -> Option<(&mut Flow, &mut Streams)> {
-        let flow = self.flows.get_mut(&flow)?;
+        let flow = self.open.get_mut(&flow)?;
         let carrier = self.carriers.get_mut(&flow.circuit)?;
         Some((flow, &mut carrier.streams))
     }
@@ -294,17 +294,13 @@ impl Flows {
     pub fn write(&mut self, flow: FlowId, bytes: &[u8]) -> FlowWrite {
         let Some((entry, streams)) = self.at(flow) else { return FlowWrite::Reset };
         let circuit = entry.circuit;
-        match streams.write(entry.stream, bytes) {
-            Ok(taken) => {
-                self.touch(circuit);
-                FlowWrite::Accepted(taken)
-            }
-            Err(_) => {
-                entry.write_over = true;
-                self.settle(flow);
-                FlowWrite::Reset
-            }
-        }
+        let Ok(taken) = streams.write(entry.stream, bytes) else {
+            entry.write_over = true;
+            self.settle(flow);
+            return FlowWrite::Reset;
+        };
+        self.touch(circuit);
+        FlowWrite::Accepted(taken)
     }
 
     /// Ends our direction in order.
@@ -340,12 +336,12 @@ impl Flows {
 
     /// Forgets a flow whose directions are both over; its stream drains by itself.
     fn settle(&mut self, flow: FlowId) {
-        if let Some(entry) = self.flows.get(&flow)
+        if let Some(entry) = self.open.get(&flow)
             && entry.read_over
             && entry.write_over
         {
             let (circuit, stream) = (entry.circuit, entry.stream);
-            self.flows.remove(&flow);
+            self.open.remove(&flow);
             if let Some(carrier) = self.carriers.get_mut(&circuit) {
                 carrier.flows.remove(&stream);
             }

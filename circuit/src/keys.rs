@@ -271,7 +271,7 @@ pub fn tags_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
     a.ct_eq(b).into()
 }
 
-/// `data xor STREAM(key)`: ChaCha20 (RFC 8439) with nonce and block counter zero.
+/// `data xor STREAM(key)`: `ChaCha20` (RFC 8439) with nonce and block counter zero.
 pub fn stream_xor(key: &Secret<32>, data: &mut [u8]) {
     use chacha20::cipher::{KeyIvInit as _, StreamCipher as _};
     chacha20::ChaCha20::new(key.expose().into(), &[0; 12].into()).apply_keystream(data);

@@ -72,11 +72,13 @@ impl CircuitWord {
     }
 
     /// The same circuit with another packet type and no parity.
+    #[must_use]
     pub const fn with_kind(self, kind: PacketType) -> Self {
         Self::new(kind, self.opener(), self.id())
     }
 
     /// The same word with the parity of an onion-key epoch.
+    #[must_use]
     pub const fn with_parity(self, odd: bool) -> Self {
         Self(self.0 & !PARITY | if odd { PARITY } else { 0 })
     }
@@ -136,8 +138,8 @@ impl<'a> Packet<'a, Sealed> {
 
     /// The packet counter: shard and sequence number.
     pub fn counter(&self) -> u64 {
-        let [_, _, _, _, a, b, c, d, e, f, g, h, ..] = *self.bytes;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        let (_, rest) = self.bytes.split_at(4);
+        rest.first_chunk().map_or(0, |b| u64::from_be_bytes(*b))
     }
 
     pub(crate) const fn raw(&mut self) -> &mut [u8; PACKET] {
@@ -215,7 +217,8 @@ mod tests {
         packet.set_word(CircuitWord::CONTROL);
         packet.cell().fill(1);
         assert_eq!(packet.word(), CircuitWord::CONTROL);
-        assert_eq!(bytes.iter().filter(|b| **b == 1).count(), CELL);
+        assert!(bytes[WORD_END..SEALED_END].iter().all(|b| *b == 1));
+        assert_eq!(SEALED_END - WORD_END, CELL);
         assert_eq!((bytes[WORD_END - 1], bytes[WORD_END], bytes[SEALED_END - 1], bytes[SEALED_END]), (0, 1, 1, 0));
     }
 }

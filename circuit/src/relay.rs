@@ -100,6 +100,7 @@ pub enum CellStep {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most circuits are open; a box more would cost every cell")]
 enum State {
     Waiting(Box<Waiting>),
     /// Between the two others, within one call.
@@ -224,13 +225,20 @@ impl Relay {
             Admission::Fresh => {}
             Admission::Seen => return Err(DropReason::BadSetup),
             Admission::Full => return Err(DropReason::Limit),
-            Admission::OutOfTime => return self.answer_refusal(from.link, word, received, Status::Expired),
-            Admission::TooEarly => return self.answer_refusal(from.link, word, received, Status::Busy),
+            Admission::OutOfTime => {
+                self.answer_refusal(from.link, word, received, Status::Expired);
+                return Ok(());
+            }
+            Admission::TooEarly => {
+                self.answer_refusal(from.link, word, received, Status::Busy);
+                return Ok(());
+            }
         }
         self.actions.push_back(Action::Log(SeenSetups::entry(received.tag, received.minute())));
         let block = received.block().map_err(|_| DropReason::BadSetup)?;
         if let Err(status) = self.check(now, from, &block) {
-            return self.answer_refusal(from.link, word, received, status);
+            self.answer_refusal(from.link, word, received, status);
+            return Ok(());
         }
         self.admit(now, from, word, received, block)
     }
@@ -245,7 +253,8 @@ impl Relay {
         block: Block,
     ) -> Result<(), DropReason> {
         if !self.has_room(now.instant, from.link, block.terminal) {
-            return self.answer_refusal(from.link, word, received, Status::Busy);
+            self.answer_refusal(from.link, word, received, Status::Busy);
+            return Ok(());
         }
         let state = if block.terminal {
             // Early data is not used in this version, but must be well-formed.
@@ -254,7 +263,7 @@ impl Relay {
                 .into_answer()
                 .finish(&mut self.rng, &block)
                 .map_err(|_| DropReason::BadSetup)?;
-            self.send(from.link, word.with_kind(PacketType::Reply), reply);
+            self.send(from.link, word.with_kind(PacketType::Reply), Box::new(reply));
             State::Open(RelayLayer::new(&keys))
         } else {
             let onward = received.onward(&block);
@@ -354,19 +363,18 @@ impl Relay {
         word: CircuitWord,
         received: ReceivedSetup,
         status: Status,
-    ) -> Result<(), DropReason> {
+    ) {
         let reply = received.into_answer().refuse(&mut self.rng, status);
-        self.send(link, word.with_kind(PacketType::Reply), reply);
-        Ok(())
+        self.send(link, word.with_kind(PacketType::Reply), Box::new(reply));
     }
 
-    fn send(&mut self, link: LinkId, word: CircuitWord, cell: Cell) {
-        self.actions.push_back(Action::Send(link, word, Box::new(cell)));
+    fn send(&mut self, link: LinkId, word: CircuitWord, cell: Box<Cell>) {
+        self.actions.push_back(Action::Send(link, word, cell));
     }
 
     fn send_end(&mut self, link: LinkId, word: CircuitWord) {
-        let mut cell = [0; crate::packet::CELL];
-        self.rng.fill_bytes(&mut cell);
+        let mut cell = Box::new([0; crate::packet::CELL]);
+        self.rng.fill_bytes(&mut *cell);
         self.send(link, word.with_kind(PacketType::Destroy), cell);
     }
 
@@ -377,7 +385,7 @@ impl Relay {
         let (onward, parity) = (waiting.onward, waiting.parity);
         if self.circuits.bind(key, Side::Next, link, word) {
             self.actions.push_back(Action::Hold(link));
-            self.send(link, word.with_kind(PacketType::Setup).with_parity(parity), onward);
+            self.send(link, word.with_kind(PacketType::Setup).with_parity(parity), Box::new(onward));
         }
     }
 
@@ -392,7 +400,7 @@ impl Relay {
         let Some(circuit) = self.remove(now, key) else { return };
         if let (State::Waiting(waiting), Some((link, word))) = (circuit.state, previous) {
             let reply = waiting.answer.refuse(&mut self.rng, status);
-            self.send(link, word.with_kind(PacketType::Reply), reply);
+            self.send(link, word.with_kind(PacketType::Reply), Box::new(reply));
         }
         if let Some((link, word)) = next {
             self.send_end(link, word);
@@ -419,7 +427,7 @@ impl Relay {
         if let Some(circuit) = self.circuits.get_mut(key) {
             circuit.state = State::Open(RelayLayer::new(&keys));
         }
-        self.send(previous, back.with_kind(PacketType::Reply), reply);
+        self.send(previous, back.with_kind(PacketType::Reply), Box::new(reply));
         Ok(())
     }
 

@@ -215,7 +215,7 @@ pub fn build(rng: &mut Random, path: &[PathHop], purpose: Purpose<'_>) -> Result
             next_mac: next.mac,
         }
         .write();
-        next = enclose(&header, x, &block, next, terminal.then_some(tail.as_slice()));
+        next = enclose(&header, x, &block, &next, terminal.then_some(tail.as_slice()));
         let transcript = Transcript {
             m: header.m,
             x,
@@ -249,7 +249,7 @@ fn innermost(rng: &mut Random, tail: &[u8], early: &[u8]) -> Result<Message, Mis
 }
 
 /// Puts `block` in front of the message for the next hop. At the last hop `tail` stands at the end of beta as it is.
-fn enclose(header: &Header, x: DhPublic, block: &[u8; BLOCK], next: Message, tail: Option<&[u8]>) -> Message {
+fn enclose(header: &Header, x: DhPublic, block: &[u8; BLOCK], next: &Message, tail: Option<&[u8]>) -> Message {
     let pad = beta_stream(&header.beta);
     let mut beta = [0; BETA];
     for ((to, from), pad) in beta.iter_mut().zip(block.iter().chain(&next.beta)).zip(&pad) {

@@ -11,7 +11,7 @@ use crate::link::LinkId;
 use crate::packet::{CircuitWord, PacketType};
 
 /// An id is not used again for so long (link.word.1).
-const RETIRED: Duration = Duration::from_secs(60);
+const RETIRED: Duration = Duration::from_mins(1);
 
 /// Names a circuit within its node; a stale key never names another circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,7 +12,7 @@ use directory::view::View;
 use rand_core::Rng as _;
 
 /// How long a relay that may have failed is avoided where others will do.
-const AVOIDED: Duration = Duration::from_secs(60);
+const AVOIDED: Duration = Duration::from_mins(1);
 /// The most relays that are used as entries: each of them sees who we are.
 const MAX_ENTRIES: usize = 3;
 
@@ -132,14 +132,14 @@ impl Paths {
                 .collect();
             let exit = self
                 .pick_trusted(now, &exits)
-                .ok_or(NoPath::NoExit { usable: usable.len(), port: port.unwrap_or(0) })?;
+                .ok_or_else(|| NoPath::NoExit { usable: usable.len(), port: port.unwrap_or(0) })?;
             while path.len() + 1 < hops {
                 let middles: Vec<_> = usable
                     .iter()
                     .map(|relay| relay.id)
                     .filter(|id| *id != exit && !path.contains(id))
                     .collect();
-                let middle = self.pick_trusted(now, &middles).ok_or(NoPath::TooFewRelays {
+                let middle = self.pick_trusted(now, &middles).ok_or_else(|| NoPath::TooFewRelays {
                     known: view.iter().len(),
                     usable: usable.len(),
                     hops,

@@ -10,9 +10,9 @@ use circuit::table::CircuitKey;
 use crate::socks::Credentials;
 
 /// A circuit takes new streams for so long after its first one.
-pub(crate) const FRESH: Duration = Duration::from_secs(600);
+pub(crate) const FRESH: Duration = Duration::from_mins(10);
 /// A spare circuit is replaced after so long.
-pub(crate) const SPARE_LIFE: Duration = Duration::from_secs(1800);
+pub(crate) const SPARE_LIFE: Duration = Duration::from_mins(30);
 
 /// What a circuit is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

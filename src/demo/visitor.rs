@@ -90,29 +90,21 @@ pub(crate) async fn download(
     tokio::join!(receive, meanwhile).0
 }
 
-/// Uploads so many bytes, which the site compares; `meanwhile` runs once, beside it.
-pub(crate) async fn upload(
-    socks: SocketAddr,
-    to: SocketAddr,
-    count: u64,
-    meanwhile: impl Future<Output = ()>,
-) -> anyhow::Result<Transfer> {
+/// Uploads so many bytes, which the site compares.
+pub(crate) async fn upload(socks: SocketAddr, to: SocketAddr, count: u64) -> anyhow::Result<Transfer> {
     let start = Instant::now();
     let mut stream = connect(socks, to).await?;
-    let send = async {
-        let request = format!("POST /upload HTTP/1.1\r\nhost: {to}\r\ncontent-length: {count}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        site::send(&mut stream, count).await?;
-        let (first, mut body) = answer(&mut stream).await?;
-        stream.read_to_end(&mut body).await?;
-        ensure!(
-            body == b"right\n",
-            "the uploaded bytes did not arrive as they were sent"
-        );
-        Ok(Transfer {
-            first_byte: first - start,
-            whole: start.elapsed(),
-        })
-    };
-    tokio::join!(send, meanwhile).0
+    let request = format!("POST /upload HTTP/1.1\r\nhost: {to}\r\ncontent-length: {count}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    site::send(&mut stream, count).await?;
+    let (first, mut body) = answer(&mut stream).await?;
+    stream.read_to_end(&mut body).await?;
+    ensure!(
+        body == b"right\n",
+        "the uploaded bytes did not arrive as they were sent"
+    );
+    Ok(Transfer {
+        first_byte: first - start,
+        whole: start.elapsed(),
+    })
 }

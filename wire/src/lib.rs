@@ -186,7 +186,7 @@ mod tests {
         let mut r = Reader::new(&buffer);
         assert_eq!((r.u8("a"), r.u16("b"), r.u32("c"), r.u64("d")), (Ok(1), Ok(2), Ok(3), Ok(4)));
         assert_eq!(r.sub(3, "e").unwrap().rest(), b"abc");
-        assert_eq!(r.clone().finish("f"), Err(Malformed("f")));
+        assert_eq!(r.finish("f"), Err(Malformed("f")));
         r.zeros(2, "f").unwrap();
         r.finish("f").unwrap();
     }

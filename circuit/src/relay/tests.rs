@@ -285,9 +285,9 @@ fn a_reply_is_taken_once() {
 #[test]
 fn names_that_no_honest_neighbour_chooses_are_refused() {
     let mut c = chain(2);
-    c.build();
+    let key = c.build();
     let used = {
-        let (to, word) = c.origin.seal(c.origin_key(), 0, &mut [0; crate::packet::CELL]).unwrap();
+        let (to, word) = c.origin.seal(key, 0, &mut [0; crate::packet::CELL]).unwrap();
         assert_eq!(to, link(0));
         word.with_kind(PacketType::Setup)
     };
@@ -296,14 +296,6 @@ fn names_that_no_honest_neighbour_chooses_are_refused() {
     for word in [used, ours, zero] {
         let refused = c.relays[0].handle_setup(c.now, from(0), word, &[0; crate::packet::CELL]);
         assert_eq!(refused, Err(DropReason::Misbehaved));
-    }
-}
-
-impl Chain {
-    fn origin_key(&self) -> CircuitKey {
-        // The only circuit of a fresh table.
-        let mut table = Table::new(1, &mut rng(1));
-        table.insert(()).unwrap()
     }
 }
 

@@ -1,3 +1,4 @@
+use super::reply::Record;
 use super::*;
 use proptest::prelude::*;
 use rand_core::SeedableRng as _;
@@ -216,7 +217,7 @@ fn blocks_with_a_changed_byte_are_malformed_or_different() {
 #[test]
 fn a_record_with_a_counter_base_is_malformed() {
     // circuit.reply.4
-    let record = super::reply::Record {
+    let record = Record {
         y: DhPublic([1; 32]),
         auth: [2; 16],
         status: Status::Ok,
@@ -224,10 +225,10 @@ fn a_record_with_a_counter_base_is_malformed() {
         expiry: 3,
     }
     .write();
-    assert!(super::reply::Record::read(&record).is_ok());
+    assert!(Record::read(&record).is_ok());
     for at in 56..64 {
         let mut changed = record;
         changed[at] = 1;
-        assert!(super::reply::Record::read(&changed).is_err(), "byte {at}");
+        assert!(Record::read(&changed).is_err(), "byte {at}");
     }
 }

@@ -245,7 +245,7 @@ fn the_client_wraps_as_the_reference_does() {
         for (i, hop) in hops.iter().enumerate() {
             let message = if let Some(next) = hops.get(i + 1) {
                 let next = Message::read(&next.message()).unwrap();
-                enclose(&hop.header, hop.x.public(), &hop.block, next, None)
+                enclose(&hop.header, hop.x.public(), &hop.block, &next, None)
             } else {
                 // What the hops before the last appended stands in the reference's message; `receive` makes the same.
                 let received = Message::read(&hop.message()).unwrap();
@@ -260,7 +260,7 @@ fn the_client_wraps_as_the_reference_does() {
                     beta,
                     delta,
                 };
-                enclose(&hop.header, hop.x.public(), &hop.block, inside, Some(tail))
+                enclose(&hop.header, hop.x.public(), &hop.block, &inside, Some(tail))
             };
             assert_eq!(message.write(), hop.message(), "{}: setup", hop.name);
         }

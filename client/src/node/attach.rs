@@ -75,7 +75,7 @@ impl ClientNode {
         let request = Request { kind: Kind::Connect, target: wish.target.clone() };
         let mut bytes = [0; MAX_REQUEST];
         let mut writer = wire::Writer::new(&mut bytes);
-        let written = request.write(&mut writer).map(|()| writer.written()).unwrap_or(0);
+        let written = request.write(&mut writer).map_or(0, |()| writer.written());
         wish.stage = Stage::Asked { at: now.instant, wrote: false };
         wish.tries += 1;
         // A fresh stream has room for a request.

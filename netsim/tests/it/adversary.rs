@@ -29,31 +29,15 @@ struct Evil {
 fn evil_world(seed: u64, deed: Deed) -> Evil {
     let mut world = Plan::new(seed, 3).build();
     let (entry, exit) = (world.entry(), world.relays[2]);
-    let middle = *world
-        .relays
-        .iter()
-        .find(|id| **id != entry && **id != exit)
-        .expect("a middle relay");
-    let Program::Relay(program) = world.sim.host(middle).program.clone() else {
-        panic!("a relay")
-    };
+    let middle = *world.relays.iter().find(|id| **id != entry && **id != exit).expect("a middle relay");
+    let Program::Relay(program) = world.sim.host(middle).program.clone() else { panic!("a relay") };
     let (node, wires) = EvilRelay::new(*program, deed, world.sim.draw());
     world.sim.replace(middle, Box::new(node));
-    Evil {
-        world,
-        wires,
-        entry,
-        exit,
-    }
+    Evil { world, wires, entry, exit }
 }
 
 fn transfer(world: &mut World, seed: u64) -> AppId {
-    let exchange = Exchange {
-        upload: 200_000,
-        download: 200_000,
-        seed,
-        ending: Ending::Finish,
-    };
+    let exchange = Exchange { upload: 200_000, download: 200_000, seed, ending: Ending::Finish };
     world.ask(Wish::new("site", exchange))
 }
 
@@ -64,22 +48,11 @@ fn a_relay_that_tampers_ends_the_circuit_and_forges_nothing() {
     let bodies = [100, 101, 102, 700, 1379];
     let places = slots.iter().chain(&bodies).copied();
     let deeds = places
-        .flat_map(|at| {
-            [
-                Deed::FlipForward(at),
-                Deed::FlipBackward(at),
-                Deed::FlipSealed(at),
-            ]
-        })
+        .flat_map(|at| [Deed::FlipForward(at), Deed::FlipBackward(at), Deed::FlipSealed(at)])
         .chain([Deed::Speak, Deed::TurnBack]);
     seeds::each(1, |seed| {
         for deed in deeds.clone() {
-            let Evil {
-                mut world,
-                wires,
-                exit,
-                ..
-            } = evil_world(seed, deed);
+            let Evil { mut world, wires, exit, .. } = evil_world(seed, deed);
             let app = transfer(&mut world, seed);
             let outcome = world.finish(app, LONG).map(|(outcome, _)| outcome);
             assert!(wires.borrow().done, "{deed:?} was not done");
@@ -105,12 +78,7 @@ fn a_relay_that_tampers_ends_the_circuit_and_forges_nothing() {
 fn a_relay_that_does_nothing_wrong_or_repeats_a_cell_changes_nothing() {
     seeds::each(2, |seed| {
         for deed in [Deed::Nothing, Deed::RepeatForward] {
-            let Evil {
-                mut world,
-                wires,
-                exit,
-                ..
-            } = evil_world(seed, deed);
+            let Evil { mut world, wires, exit, .. } = evil_world(seed, deed);
             let app = transfer(&mut world, seed);
             assert!(
                 matches!(world.finish(app, LONG), Some((Outcome::Finished, _))),
@@ -121,10 +89,7 @@ fn a_relay_that_does_nothing_wrong_or_repeats_a_cell_changes_nothing() {
             let repeated = deed == Deed::RepeatForward;
             assert_eq!(wires.borrow().done, repeated);
             // circuit.window.1
-            assert_eq!(
-                world.sim.host(exit).drops.get(DropReason::LateCell),
-                u64::from(repeated)
-            );
+            assert_eq!(world.sim.host(exit).drops.get(DropReason::LateCell), u64::from(repeated));
         }
     });
 }
@@ -138,12 +103,7 @@ fn replay(evil: &mut Evil) -> (usize, u64, (usize, usize)) {
         wires.answers = 0;
         wires.again = wires.setups.iter().copied().collect();
     }
-    let middle = evil
-        .world
-        .relays
-        .iter()
-        .copied()
-        .find(|id| *id != evil.entry && *id != evil.exit);
+    let middle = evil.world.relays.iter().copied().find(|id| *id != evil.entry && *id != evil.exit);
     evil.world.sim.drive(middle.expect("a middle relay"));
     evil.world.sim.run_for(Duration::from_secs(8));
     assert!(evil.wires.borrow().again.is_empty(), "they were sent");
@@ -158,10 +118,7 @@ fn a_replayed_setup_is_never_accepted_not_even_after_a_restart() {
         let mut evil = evil_world(seed, Deed::Nothing);
         let exit = evil.exit;
         let app = transfer(&mut evil.world, seed);
-        assert!(matches!(
-            evil.world.finish(app, LONG),
-            Some((Outcome::Finished, _))
-        ));
+        assert!(matches!(evil.world.finish(app, LONG), Some((Outcome::Finished, _))));
         let setups = evil.wires.borrow().setups.len();
         assert_eq!(setups, 1);
         assert_eq!(replay(&mut evil), (0, 1, (1, 0)));
@@ -179,10 +136,7 @@ fn a_replayed_setup_is_never_accepted_not_even_after_a_restart() {
         // Setups of later minutes are served again.
         evil.world.sim.run_for(Duration::from_mins(3));
         let app = transfer(&mut evil.world, !seed);
-        assert!(matches!(
-            evil.world.finish(app, LONG),
-            Some((Outcome::Finished, _))
-        ));
+        assert!(matches!(evil.world.finish(app, LONG), Some((Outcome::Finished, _))));
         assert!(evil.world.sim.app(app).is_whole());
     });
 }
@@ -190,21 +144,10 @@ fn a_replayed_setup_is_never_accepted_not_even_after_a_restart() {
 #[test]
 fn flipped_bits_on_the_wire_are_no_more_than_loss() {
     seeds::each(3, |seed| {
-        let conditions = Conditions {
-            corrupt: 0.03,
-            ..Conditions::default()
-        };
-        let mut world = Plan {
-            conditions,
-            ..Plan::new(seed, 3)
-        }
-        .build();
+        let conditions = Conditions { corrupt: 0.03, ..Conditions::default() };
+        let mut world = Plan { conditions, ..Plan::new(seed, 3) }.build();
         let app = transfer(&mut world, seed);
-        assert!(
-            matches!(world.finish(app, LONG), Some((Outcome::Finished, _))),
-            "{:?}",
-            world.sim.app(app)
-        );
+        assert!(matches!(world.finish(app, LONG), Some((Outcome::Finished, _))), "{:?}", world.sim.app(app));
         assert!(world.sim.app(app).is_whole());
         let client = world.sim.client(world.client());
         assert_eq!((client.pool().len(), client.counts().failed), (1, 0));
@@ -231,12 +174,7 @@ fn replayed_and_redirected_packets_change_nothing() {
             world
                 .relays
                 .iter()
-                .map(|id| {
-                    (
-                        world.sim.relay(*id).relay().circuits(),
-                        world.sim.relay(*id).relay().counts(),
-                    )
-                })
+                .map(|id| (world.sim.relay(*id).relay().circuits(), world.sim.relay(*id).relay().counts()))
                 .collect()
         };
         let before = counts(&world);
@@ -247,10 +185,7 @@ fn replayed_and_redirected_packets_change_nothing() {
         world.sim.run_for(Duration::from_secs(1));
         assert_eq!(counts(&world), before);
         let exit = world.sim.host(world.relays[2]).drops;
-        assert!(
-            exit.get(DropReason::Replayed) > 0 && exit.get(DropReason::WrongAddress) > 0,
-            "{exit:?}"
-        );
+        assert!(exit.get(DropReason::Replayed) > 0 && exit.get(DropReason::WrongAddress) > 0, "{exit:?}");
         let app = transfer(&mut world, !seed);
         assert!(matches!(world.finish(app, LONG), Some((Outcome::Finished, _))));
         let client = world.sim.client(world.client());

@@ -20,26 +20,14 @@ fn busy(seed: u64, capture: bool) -> World {
         corrupt: 0.01,
         ..Conditions::default()
     };
-    let mut world = Plan {
-        relays: 7,
-        exits: 2,
-        clients: 2,
-        prebuilt: 2,
-        conditions,
-        ..Plan::new(seed, 3)
-    }
-    .build();
+    let mut world =
+        Plan { relays: 7, exits: 2, clients: 2, prebuilt: 2, conditions, ..Plan::new(seed, 3) }.build();
     if capture {
         world.sim.capture();
     }
     let clients = world.clients.clone();
     for (n, client) in (0..).zip(clients) {
-        let exchange = Exchange {
-            upload: 50_000,
-            download: 200_000,
-            seed: n,
-            ending: Ending::Finish,
-        };
+        let exchange = Exchange { upload: 50_000, download: 200_000, seed: n, ending: Ending::Finish };
         world.sim.open(client, Wish::new("site", exchange));
     }
     world.sim.run_for(Duration::from_secs(4));
@@ -67,23 +55,12 @@ fn clients_talk_to_their_entry_only_and_all_packets_look_alike() {
         let packets = world.sim.take_captured();
         assert!(packets.len() > 1000);
         assert_eq!(PACKET, 1412);
-        let client_addresses: BTreeSet<_> = world
-            .clients
-            .iter()
-            .map(|id| world.sim.host(*id).address)
-            .collect();
+        let client_addresses: BTreeSet<_> =
+            world.clients.iter().map(|id| world.sim.host(*id).address).collect();
         for client in &client_addresses {
-            let partners: BTreeSet<_> = packets
-                .iter()
-                .filter(|p| p.from == *client)
-                .map(|p| p.to)
-                .collect();
+            let partners: BTreeSet<_> = packets.iter().filter(|p| p.from == *client).map(|p| p.to).collect();
             assert_eq!(partners.len(), 1, "{partners:?}");
-            let heard: BTreeSet<_> = packets
-                .iter()
-                .filter(|p| p.to == *client)
-                .map(|p| p.from)
-                .collect();
+            let heard: BTreeSet<_> = packets.iter().filter(|p| p.to == *client).map(|p| p.from).collect();
             assert_eq!(heard, partners);
         }
         // No two packets are equal but repairs, which are equal as a whole; no part of a packet repeats otherwise.
@@ -93,10 +70,7 @@ fn clients_talk_to_their_entry_only_and_all_packets_look_alike() {
         let ones: u32 = sealed.iter().copied().flatten().map(|b| b.count_ones()).sum();
         let bits = u32::try_from(whole.len() * 1400 * 8).expect("few packets");
         let share = f64::from(ones) / f64::from(bits);
-        println!(
-            "seed {seed}: {} packets, {share:.4} of their bits set",
-            whole.len()
-        );
+        println!("seed {seed}: {} packets, {share:.4} of their bits set", whole.len());
         assert!((0.499..0.501).contains(&share));
     });
 }

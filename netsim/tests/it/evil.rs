@@ -72,10 +72,7 @@ impl EvilRelay {
         let id = keys.identity.id();
         let config = LinkConfig {
             network: program.network,
-            relay: Some(RelayKeys {
-                identity: keys.identity,
-                link: keys.link,
-            }),
+            relay: Some(RelayKeys { identity: keys.identity, link: keys.link }),
             boot: BootId(rng.next_u64()),
             suites: Suites::default(),
             limits: LinkLimits::default(),
@@ -169,11 +166,8 @@ impl EvilRelay {
         }
         match word.kind() {
             Some(PacketType::Setup) => {
-                let from = From {
-                    link,
-                    peer: self.links.peer(link),
-                    our_opener: self.links.our_opener(link),
-                };
+                let from =
+                    From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
                 self.relay.handle_setup(now, from, word, packet.cell())
             }
             Some(PacketType::Reply) => self.relay.handle_reply(now, link, word, packet.cell()),
@@ -225,11 +219,7 @@ impl EvilRelay {
 
     fn peer(&self, id: &circuit::keys::RelayId) -> Option<Peer> {
         let relay = self.program.view.get(id)?;
-        Some(Peer {
-            id: relay.id,
-            link_key: relay.link_key,
-            address: relay.addresses[0],
-        })
+        Some(Peer { id: relay.id, link_key: relay.link_key, address: relay.addresses[0] })
     }
 
     fn replay(&mut self, now: Now) {
@@ -242,14 +232,9 @@ impl EvilRelay {
                 return;
             }
             wires.again.pop_front();
-            let word = CircuitWord::new(
-                PacketType::Setup,
-                self.links.our_opener(link),
-                self.rng.next_u32(),
-            );
+            let word = CircuitWord::new(PacketType::Setup, self.links.our_opener(link), self.rng.next_u32());
             self.replayed.push((link, word.id()));
-            self.outbox
-                .push_back((link, word.with_parity(parity), Box::new(setup)));
+            self.outbox.push_back((link, word.with_parity(parity), Box::new(setup)));
         }
     }
 }
@@ -292,10 +277,7 @@ impl Node for EvilRelay {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        [self.links.poll_timeout(), self.relay.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.links.poll_timeout(), self.relay.poll_timeout()].into_iter().flatten().min()
     }
 
     fn poll_event(&mut self) -> Option<Event> {

@@ -10,32 +10,13 @@ use netsim::world::Plan;
 #[test]
 fn requests_are_served_all_day() {
     seeds::each(1, |seed| {
-        let mut world = Plan {
-            relays: 5,
-            exits: 2,
-            prebuilt: 1,
-            ..Plan::new(seed, 3)
-        }
-        .build();
+        let mut world = Plan { relays: 5, exits: 2, prebuilt: 1, ..Plan::new(seed, 3) }.build();
         let client = world.client();
         // A stream that lives as long as circuits may, and requests all the while.
-        let long = Exchange {
-            upload: 10,
-            download: 10,
-            seed,
-            ending: Ending::Hold,
-        };
-        let long = world.ask(Wish {
-            echo: true,
-            ..Wish::new("echo", long)
-        });
+        let long = Exchange { upload: 10, download: 10, seed, ending: Ending::Hold };
+        let long = world.ask(Wish { echo: true, ..Wish::new("echo", long) });
         for n in 1..=39 {
-            let exchange = Exchange {
-                upload: 1000,
-                download: 50_000,
-                seed: n,
-                ending: Ending::Finish,
-            };
+            let exchange = Exchange { upload: 1000, download: 50_000, seed: n, ending: Ending::Finish };
             let app = world.ask(Wish::new("site", exchange));
             let took = world.finish(app, Duration::from_secs(10));
             let Some((Outcome::Finished, took)) = took else {
@@ -54,11 +35,7 @@ fn requests_are_served_all_day() {
         }
         // 13 hours: circuits live for 12.
         assert_eq!(world.sim.app(long).outcome(), Some(Outcome::Reset));
-        let relayed: usize = world
-            .relays
-            .iter()
-            .map(|id| world.sim.relay(*id).relay().circuits().0)
-            .sum();
+        let relayed: usize = world.relays.iter().map(|id| world.sim.relay(*id).relay().circuits().0).sum();
         assert_eq!(relayed, 3 * world.sim.client(client).pool().len());
         assert_eq!(world.sim.client(client).counts().failed, 0);
     });

@@ -76,27 +76,15 @@ impl<N: Node> Node for Weighed<N> {
 #[test]
 fn an_idle_circuit_costs_a_relay_at_most_four_kilobytes() {
     seeds::each(1, |seed| {
-        let mut world = Plan {
-            prebuilt: CIRCUITS,
-            ..Plan::new(seed, 3)
-        }
-        .build();
+        let mut world = Plan { prebuilt: CIRCUITS, ..Plan::new(seed, 3) }.build();
         let relays = world.relays.clone();
         let scales: Vec<_> = relays
             .iter()
             .map(|id| {
-                let Program::Relay(program) = world.sim.host(*id).program.clone() else {
-                    panic!("a relay")
-                };
+                let Program::Relay(program) = world.sim.host(*id).program.clone() else { panic!("a relay") };
                 let bytes = Rc::new(Cell::new(0));
                 let node = program.start(SeenSetups::restored([]), world.sim.draw());
-                world.sim.replace(
-                    *id,
-                    Box::new(Weighed {
-                        node,
-                        bytes: Rc::clone(&bytes),
-                    }),
-                );
+                world.sim.replace(*id, Box::new(Weighed { node, bytes: Rc::clone(&bytes) }));
                 bytes
             })
             .collect();
@@ -112,12 +100,7 @@ fn an_idle_circuit_costs_a_relay_at_most_four_kilobytes() {
         };
         let client = world.client();
         assert!(world.sim.run_until(Duration::from_secs(10), |sim| {
-            sim.client(client)
-                .pool()
-                .values()
-                .filter(|circuit| circuit.opened.is_some())
-                .count()
-                >= 10
+            sim.client(client).pool().values().filter(|circuit| circuit.opened.is_some()).count() >= 10
         }));
         let (before, first): (Vec<i64>, _) = (scales.iter().map(|bytes| bytes.get()).collect(), open(&world));
         world.sim.run_for(Duration::from_mins(1));
