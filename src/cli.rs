@@ -134,12 +134,7 @@ pub(crate) struct Sample {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), value_name = "M")]
     pub(crate) exits: u16,
     /// The UDP address of every relay.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "IP:PORT,..",
-        conflicts_with = "base"
-    )]
+    #[arg(long, value_delimiter = ',', value_name = "IP:PORT,..", conflicts_with = "base")]
     pub(crate) addresses: Vec<SocketAddr>,
     /// The UDP address of the first relay; the others have the ports after it.
     #[arg(long, default_value = "127.0.0.1:7000", value_name = "IP:PORT")]

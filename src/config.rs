@@ -161,9 +161,7 @@ impl RelayConfig {
             state: root.require("state", "\"state\"", state)?,
             control: root.path("control", CONTROL)?,
             keys: KeyFiles::read(&source, keys.as_ref())?,
-            allow_single_hop: exit
-                .as_ref()
-                .map_or(Ok(false), |exit| exit.flag("allow_single_hop"))?,
+            allow_single_hop: exit.as_ref().map_or(Ok(false), |exit| exit.flag("allow_single_hop"))?,
             exit: exit.as_ref().map(exit_policy).transpose()?,
         })
     }
@@ -198,9 +196,7 @@ impl ClientConfig {
                 socks.or_else(|| DEFAULT_SOCKS.parse().ok()),
             )?,
             hops: root.number("hops", "3", 1..MAX_HOPS + 1)?.unwrap_or(DEFAULT_HOPS),
-            prebuilt: root
-                .number("prebuilt", "2", 1..MAX_PREBUILT + 1)?
-                .unwrap_or(DEFAULT_PREBUILT),
+            prebuilt: root.number("prebuilt", "2", 1..MAX_PREBUILT + 1)?.unwrap_or(DEFAULT_PREBUILT),
             udp: root.parsed("udp", "\"0.0.0.0:0\"")?,
             control: root.path("control", CONTROL)?,
         })
@@ -225,9 +221,7 @@ fn relay_id(text: &str) -> Option<RelayId> {
 }
 
 fn exit_policy(exit: &Section<'_>) -> anyhow::Result<ExitPolicy> {
-    let rules = exit.list("rules", "[\"reject *:25\", \"accept *:*\"]", |list| {
-        ExitPolicy::parse(list)
-    })?;
+    let rules = exit.list("rules", "[\"reject *:25\", \"accept *:*\"]", ExitPolicy::parse)?;
     let policy = rules.unwrap_or_default();
     let allow = exit.list("allow", "[\"10.0.0.0/8:*\"]", |list| policy.clone().allow(list))?;
     Ok(allow.unwrap_or(policy))
@@ -251,19 +245,13 @@ mod tests {
         assert_eq!(relay.network.file, folder.path().join("network.toml"));
         assert_eq!(relay.keys.onion, folder.path().join("onion.keys"));
         assert!(relay.exit.unwrap().check("9.9.9.9".parse().unwrap(), 443));
-        assert_eq!(
-            control_of(&path).unwrap(),
-            (Some(folder.path().join("run/control.sock")), true)
-        );
+        assert_eq!(control_of(&path).unwrap(), (Some(folder.path().join("run/control.sock")), true));
 
         let (folder, path) = written(CLIENT_EXAMPLE);
         let client = ClientConfig::read(&path).unwrap();
         assert_eq!((client.hops, client.prebuilt), (DEFAULT_HOPS, DEFAULT_PREBUILT));
         assert_eq!(client.socks, DEFAULT_SOCKS.parse().unwrap());
-        assert_eq!(
-            control_of(&path).unwrap(),
-            (Some(folder.path().join("run/control.sock")), false)
-        );
+        assert_eq!(control_of(&path).unwrap(), (Some(folder.path().join("run/control.sock")), false));
     }
 
     #[test]
@@ -271,10 +259,7 @@ mod tests {
         let text = RELAY_EXAMPLE.replace("\"reject *:25\"", "\"drop *:25\"");
         let error = RelayConfig::read(&written(&text).1).unwrap_err().to_string();
         let line = 1 + text.lines().position(|line| line.starts_with("rules")).unwrap();
-        assert!(
-            error.contains(&format!("line {line}: `rules` cannot be")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("line {line}: `rules` cannot be")), "{error}");
         assert!(error.contains("drop *:25"), "{error}");
     }
 

@@ -98,14 +98,12 @@ impl Daemon {
 }
 
 /// The control socket that is used when nothing else is said: in the user's runtime folder.
-pub(crate) fn default_socket(relay: bool) -> anyhow::Result<PathBuf> {
-    let name = if relay { "relay.sock" } else { "client.sock" };
+pub(crate) fn default_socket(of: &str) -> anyhow::Result<PathBuf> {
+    let name = format!("{of}.sock");
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(folder) if !folder.is_empty() => Ok(PathBuf::from(folder).join("chive").join(name)),
         _ => {
-            let user = fs::metadata("/proc/self")
-                .context("cannot find out which user this is")?
-                .uid();
+            let user = fs::metadata("/proc/self").context("cannot find out which user this is")?.uid();
             Ok(PathBuf::from(format!("/tmp/chive-{user}")).join(name))
         }
     }
@@ -127,10 +125,8 @@ impl Control {
                 "the path of the control socket {name} is longer than {MAX_PATH} bytes; change the setting `control`"
             );
         }
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or_else(|| Path::new("."));
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         keystore::private_folder(folder)?;
         let (mode, owner) = fs::metadata(folder).map(|folder| (folder.mode(), folder.uid()))?;
         let user = fs::metadata("/proc/self").map_or(owner, |own| own.uid());
@@ -155,10 +151,7 @@ impl Control {
             format!("cannot open the control socket {name}; change the setting `control`")
         })?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self {
-            listener: Some(listener),
-            path: path.to_owned(),
-        })
+        Ok(Self { listener: Some(listener), path: path.to_owned() })
     }
 
     /// Where the socket is.
@@ -189,11 +182,7 @@ fn routes(daemon: Daemon) -> Router {
         .route("/stop", post(stop))
         .fallback(async || error(StatusCode::NOT_FOUND, Kind::Usage, "there is no such path"))
         .method_not_allowed_fallback(async || {
-            error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                Kind::Usage,
-                "this path takes another method",
-            )
+            error(StatusCode::METHOD_NOT_ALLOWED, Kind::Usage, "this path takes another method")
         })
         .with_state(daemon)
 }
@@ -211,23 +200,14 @@ async fn build(State(daemon): State<Daemon>, wanted: Result<Json<Build>, JsonRej
         Ok(Json(wanted)) => wanted,
         Err(rejection) => return error(StatusCode::BAD_REQUEST, Kind::Usage, &rejection.body_text()),
     };
-    if ![wanted.count, wanted.concurrency]
-        .iter()
-        .all(|n| (1..=MAX_BUILD).contains(n))
-    {
-        return error(
-            StatusCode::BAD_REQUEST,
-            Kind::Usage,
-            "count and concurrency must be from 1 to 65535",
-        );
+    if ![wanted.count, wanted.concurrency].iter().all(|n| (1..=MAX_BUILD).contains(n)) {
+        return error(StatusCode::BAD_REQUEST, Kind::Usage, "count and concurrency must be from 1 to 65535");
     }
     match daemon {
         Daemon::Client(handle) => answer(handle.build(wanted.count, wanted.concurrency).await),
-        Daemon::Relay(_) => error(
-            StatusCode::BAD_REQUEST,
-            Kind::Usage,
-            "a relay builds no circuits; ask a client",
-        ),
+        Daemon::Relay(_) => {
+            error(StatusCode::BAD_REQUEST, Kind::Usage, "a relay builds no circuits; ask a client")
+        }
     }
 }
 
@@ -239,11 +219,7 @@ async fn stop(State(daemon): State<Daemon>) -> Response {
 fn answer<T: Serialize>(body: Option<T>) -> Response {
     match body {
         Some(body) => Json(Document::new(body)).into_response(),
-        None => error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Kind::NotRunning,
-            "the daemon is stopping",
-        ),
+        None => error(StatusCode::SERVICE_UNAVAILABLE, Kind::NotRunning, "the daemon is stopping"),
     }
 }
 

@@ -35,15 +35,11 @@ impl ControlClient {
             (Some(path), _) => path.clone(),
             (None, Some(file)) => match config::control_of(file)? {
                 (Some(path), _) => path,
-                (None, relay) => control::default_socket(relay)?,
+                (None, relay) => control::default_socket(if relay { "relay" } else { "client" })?,
             },
             (None, None) => {
-                let (client, relay) = (control::default_socket(false)?, control::default_socket(true)?);
-                if !client.exists() && relay.exists() {
-                    relay
-                } else {
-                    client
-                }
+                let (client, relay) = (control::default_socket("client")?, control::default_socket("relay")?);
+                if !client.exists() && relay.exists() { relay } else { client }
             }
         };
         Ok(Self { path })
@@ -61,8 +57,7 @@ impl ControlClient {
         body: &impl Serialize,
         patience: Duration,
     ) -> anyhow::Result<T> {
-        self.ask(Method::POST, what, serde_json::to_vec(body)?.into(), patience)
-            .await
+        self.ask(Method::POST, what, serde_json::to_vec(body)?.into(), patience).await
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -72,14 +67,9 @@ impl ControlClient {
         body: Bytes,
         patience: Duration,
     ) -> anyhow::Result<T> {
-        let (ok, answer) = tokio::time::timeout(patience, self.exchange(method, what, body))
-            .await
-            .map_err(|_| {
-                let text = format!(
-                    "{} gave no answer within {} s",
-                    self.path.display(),
-                    patience.as_secs()
-                );
+        let (ok, answer) =
+            tokio::time::timeout(patience, self.exchange(method, what, body)).await.map_err(|_| {
+                let text = format!("{} gave no answer within {} s", self.path.display(), patience.as_secs());
                 Failure::new(Kind::TimedOut, text)
             })??;
         if ok {
@@ -97,9 +87,7 @@ impl ControlClient {
 
     /// One request: whether it succeeded, and the answer.
     async fn exchange(&self, method: Method, what: &str, body: Bytes) -> anyhow::Result<(bool, Bytes)> {
-        let stream = UnixStream::connect(&self.path)
-            .await
-            .map_err(|error| self.not_connected(&error))?;
+        let stream = UnixStream::connect(&self.path).await.map_err(|error| self.not_connected(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::builder()
             .method(method)
@@ -109,10 +97,7 @@ impl ControlClient {
             .body(Full::new(body))?;
         // The connection ends by itself, with the exchange or by breaking, which fails the exchange.
         tokio::spawn(connection);
-        let response = sender
-            .send_request(request)
-            .await
-            .context("the daemon closed the connection")?;
+        let response = sender.send_request(request).await.context("the daemon closed the connection")?;
         let ok = response.status().is_success();
         let answer = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let answer = answer.map_err(|error| anyhow!("the daemon's answer broke off: {error}"))?;

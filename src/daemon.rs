@@ -77,7 +77,7 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
     let id = keys.identity.id();
     require_known(&view, &keys)?;
     keystore::private_folder(&config.state)?;
-    let socket = control_socket(config.control, true)?;
+    let socket = control_socket(config.control, "relay")?;
     on_this_thread(async {
         let relay = router::driver::Relay::bind(router::driver::Settings {
             keys,
@@ -90,13 +90,8 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
         })?;
         let mut control = Control::bind(&socket)?;
         let (handle, listen) = (relay.handle(), relay.address());
-        let ready = Ready {
-            event: "ready",
-            role: "relay",
-            id: Some(RelayName(id)),
-            listen,
-            control: control.path(),
-        };
+        let ready =
+            Ready { event: "ready", role: "relay", id: Some(RelayName(id)), listen, control: control.path() };
         output.print(&ready, || format!("ready: relay {id} receives links on {listen}"))?;
         let erasing = erase_on_time(&config.keys);
         tokio::select! {
@@ -112,7 +107,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
     let view = network::read(&config.network)?;
     let hops = wanted.hops.unwrap_or(config.hops);
     network::require_path(&view, hops)?;
-    let socket = control_socket(config.control, false)?;
+    let socket = control_socket(config.control, "client")?;
     on_this_thread(async {
         let client = client::driver::Client::bind(client::driver::Settings {
             network: view.network(),
@@ -133,27 +128,15 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
         let waiting = handle.clone();
         tokio::task::spawn_local(async move {
             if ready(&waiting).await {
-                let ready = Ready {
-                    event: "ready",
-                    role: "client",
-                    id: None,
-                    listen,
-                    control: &path,
-                };
-                let printed = output.print(&ready, || {
-                    format!("ready: SOCKS5 on {listen}, {hops} relays in every path")
-                });
+                let ready = Ready { event: "ready", role: "client", id: None, listen, control: &path };
+                let printed = output
+                    .print(&ready, || format!("ready: SOCKS5 on {listen}, {hops} relays in every path"));
                 if let Err(error) = printed {
                     tracing::warn!(%error, "the ready line could not be printed");
                 }
             }
         });
-        attended(
-            async { Ok(client.run().await?) },
-            &mut control,
-            Daemon::Client(handle),
-        )
-        .await
+        attended(async { Ok(client.run().await?) }, &mut control, Daemon::Client(handle)).await
     })
 }
 
@@ -189,20 +172,14 @@ async fn attended(
     tokio::time::timeout(STOP_WITHIN, running).await.unwrap_or(Ok(()))
 }
 
-fn control_socket(configured: Option<PathBuf>, relay: bool) -> anyhow::Result<PathBuf> {
-    configured.map_or_else(|| control::default_socket(relay), Ok)
+fn control_socket(configured: Option<PathBuf>, of: &str) -> anyhow::Result<PathBuf> {
+    configured.map_or_else(|| control::default_socket(of), Ok)
 }
 
 /// The local UDP address from which all relays can be reached.
 pub(crate) fn any_address(view: &View) -> SocketAddr {
-    let only_v4 = view
-        .iter()
-        .all(|relay| relay.addresses.iter().any(SocketAddr::is_ipv4));
-    if only_v4 {
-        ([0, 0, 0, 0], 0).into()
-    } else {
-        ([0_u16; 8], 0).into()
-    }
+    let only_v4 = view.iter().all(|relay| relay.addresses.iter().any(SocketAddr::is_ipv4));
+    if only_v4 { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() }
 }
 
 /// Refuses to run a relay that clients could not use: its keys must be those of its descriptor.

@@ -1,6 +1,7 @@
 //! `chive demo`: a whole network in one process, to look at, to use, and to check.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -10,6 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::cli::Demo;
+use crate::control::{Control, Daemon};
 use crate::daemon::{on_this_thread, stop_signal};
 use crate::failure::{Failure, Kind};
 use crate::output::{self, Format};
@@ -33,17 +35,8 @@ const CHECKED: u64 = 8 << 20;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event<'a> {
-    Stage {
-        number: usize,
-        of: usize,
-        text: &'a str,
-        elapsed_ms: u128,
-    },
-    Ready {
-        socks: SocketAddr,
-        site: SocketAddr,
-        hops: usize,
-    },
+    Stage { number: usize, of: usize, text: &'a str, elapsed_ms: u128 },
+    Ready { socks: SocketAddr, site: SocketAddr, hops: usize, control: &'a Path },
     Status(&'a Status),
     Check(Proof),
 }
@@ -95,15 +88,8 @@ impl Stages {
     fn done(&mut self, text: &str) -> anyhow::Result<()> {
         self.done += 1;
         let (number, elapsed) = (self.done, self.start.elapsed());
-        let event = Event::Stage {
-            number,
-            of: STAGES,
-            text,
-            elapsed_ms: elapsed.as_millis(),
-        };
-        self.output.print(&event, || {
-            format!("[{number}/{STAGES}] {:6.2} s  {text}", elapsed.as_secs_f64())
-        })
+        let event = Event::Stage { number, of: STAGES, text, elapsed_ms: elapsed.as_millis() };
+        self.output.print(&event, || format!("[{number}/{STAGES}] {:6.2} s  {text}", elapsed.as_secs_f64()))
     }
 }
 
@@ -115,32 +101,27 @@ impl Stages {
         doing: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
         let late = || anyhow!("{} s were over before {what}", WITHIN.as_secs());
-        tokio::time::timeout_at(self.start + WITHIN, doing)
-            .await
-            .map_err(|_| late())?
+        tokio::time::timeout_at(self.start + WITHIN, doing).await.map_err(|_| late())?
     }
 }
 
 async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Result<()> {
-    let mut stages = Stages {
-        output,
-        start: Instant::now(),
-        done: 0,
-    };
+    let mut stages = Stages { output, start: Instant::now(), done: 0 };
     let site = Site::open().await?;
     let at = site.address()?;
     stages.done(&format!("a web site is open on {at}"))?;
     let plans = network::plan(wanted.relays, at)?;
-    let (relays, exits) = (
-        plans.len(),
-        plans.iter().filter(|plan| plan.exit.is_some()).count(),
-    );
+    let (relays, exits) = (plans.len(), plans.iter().filter(|plan| plan.exit.is_some()).count());
     let view = nodes.start_relays(plans, wanted.hops)?;
-    stages.done(&format!(
-        "{relays} relays have keys and run, {exits} of them exits"
-    ))?;
+    stages.done(&format!("{relays} relays have keys and run, {exits} of them exits"))?;
     let (client, socks) = nodes.start_client(view, wanted.socks, wanted.hops)?;
     stages.done(&format!("the client runs, SOCKS5 on {socks}"))?;
+    let folder = tempfile::Builder::new()
+        .prefix("chive-demo-")
+        .tempdir()
+        .context("no temporary folder can be made")?;
+    let mut control = Control::bind(&folder.path().join("run/control.sock"))?;
+    let path = control.path().to_owned();
     let body = async {
         first_circuit(&client, &stages).await?;
         stages.done(&format!(
@@ -149,27 +130,21 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
             relays_word(wanted.hops)
         ))?;
         let first = fetch_page(socks, at, &stages).await?;
-        stages.done(&format!(
-            "the site answers through it, first byte after {:.1} ms",
-            ms(first)
-        ))?;
+        stages.done(&format!("the site answers through it, first byte after {:.1} ms", ms(first)))?;
         if wanted.check {
             let proof = check(&client, nodes, &site, &stages, socks, wanted.hops).await?;
             let text = proof.text();
             output.print(&Event::Check(proof), || text)
         } else {
-            let ready = Event::Ready {
-                socks,
-                site: at,
-                hops: wanted.hops,
-            };
-            output.print(&ready, || ready_text(socks, at))?;
+            let ready = Event::Ready { socks, site: at, hops: wanted.hops, control: &path };
+            output.print(&ready, || ready_text(socks, at, &path))?;
             watch(&client, output).await
         }
     };
     tokio::select! {
         end = body => end,
         end = site.serve() => end,
+        end = control.serve(Daemon::Client(client.clone())) => end,
     }
 }
 
@@ -202,15 +177,9 @@ async fn check(
         path = path_in_use(client).await.unwrap_or_default();
     });
     let down = stages.in_time("the download ended", download).await?;
-    let up = stages
-        .in_time("the upload ended", visitor::upload(socks, at, CHECKED))
-        .await?;
+    let up = stages.in_time("the upload ended", visitor::upload(socks, at, CHECKED)).await?;
 
-    ensure!(
-        path.len() == hops,
-        "the download's circuit has {} relays, not {hops}",
-        path.len()
-    );
+    ensure!(path.len() == hops, "the download's circuit has {} relays, not {hops}", path.len());
     let visits = site.visits();
     let made = nodes.exit_connections().await;
     let by_exits: u64 = made.iter().map(|(_, count)| count).sum();
@@ -220,10 +189,7 @@ async fn check(
         visits.connections
     );
     let exit = path.last().map(|hop| hop.id.as_str()).unwrap_or_default();
-    ensure!(
-        made.iter().any(|(id, _)| id.starts_with(exit)),
-        "the path's last relay connected nowhere"
-    );
+    ensure!(made.iter().any(|(id, _)| id.starts_with(exit)), "the path's last relay connected nowhere");
     Ok(Proof {
         passed: true,
         hops,
@@ -240,10 +206,7 @@ async fn check(
 /// The path of a circuit that carries a stream now.
 async fn path_in_use(client: &Handle) -> Option<Vec<Hop>> {
     let circuits = client.circuits().await?;
-    circuits
-        .into_iter()
-        .find(|circuit| circuit.streams > 0)
-        .map(|circuit| circuit.path)
+    circuits.into_iter().find(|circuit| circuit.streams > 0).map(|circuit| circuit.path)
 }
 
 impl Proof {
@@ -264,14 +227,16 @@ impl Proof {
     }
 }
 
-fn ready_text(socks: SocketAddr, site: SocketAddr) -> String {
+fn ready_text(socks: SocketAddr, site: SocketAddr, control: &Path) -> String {
+    let control = control.display();
     format!(
         "\nSOCKS5 proxy: {socks}\nTry in another terminal:\n\n    curl --socks5-hostname {socks} http://{site}/\n    \
-         curl --socks5-hostname {socks} -o /dev/null http://{site}/bytes/100000000\n\nCtrl-C ends the demonstration.\n"
+         curl --socks5-hostname {socks} -o /dev/null http://{site}/bytes/100000000\n    \
+         chive circuits --control {control}\n\nCtrl-C ends the demonstration.\n"
     )
 }
 
-/// Shows what the client does, until the future is dropped or the client ends.
+/// Shows what the client does, until the future is dropped or the client is stopped.
 async fn watch(client: &Handle, output: Format) -> anyhow::Result<()> {
     let live = output == Format::Text && output::is_terminal();
     let every = Duration::from_secs(if live { 1 } else { 10 });
@@ -279,7 +244,8 @@ async fn watch(client: &Handle, output: Format) -> anyhow::Result<()> {
     let mut last: Option<Status> = None;
     loop {
         beat.tick().await;
-        let status = client.status().await.context("the client ended")?;
+        // It was stopped by its control API.
+        let Some(status) = client.status().await else { return Ok(()) };
         let text = live_text(&status, last.as_ref(), every.as_secs_f64());
         if live {
             output::replace_line(&text);
@@ -292,11 +258,9 @@ async fn watch(client: &Handle, output: Format) -> anyhow::Result<()> {
 
 fn live_text(now: &Status, last: Option<&Status>, seconds: f64) -> String {
     let rate = |now: u64, last: Option<u64>| float(now.saturating_sub(last.unwrap_or(now))) / seconds / 1e6;
-    let rtt = now
-        .link_rtt_ms
-        .map_or_else(String::new, |rtt| format!(" | entry {rtt:.1} ms"));
+    let rtt = now.link_rtt_ms.map_or_else(String::new, |rtt| format!(" | entry {rtt:.1} ms"));
     format!(
-        "{} | {} circuits ready | {} streams | {:.1} MB/s down, {:.1} MB/s up{rtt}",
+        "{} | {} circuits, {} streams | {:.1} MB/s down, {:.1} MB/s up{rtt}",
         now.state,
         now.circuits.ready,
         now.streams,

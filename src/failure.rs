@@ -34,9 +34,7 @@ impl Kind {
 
     /// The kind of an error: its own if a [`Failure`] is in its chain.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
-        error
-            .downcast_ref::<Failure>()
-            .map_or(Self::Failure, |failure| failure.kind)
+        error.downcast_ref::<Failure>().map_or(Self::Failure, |failure| failure.kind)
     }
 }
 
@@ -50,10 +48,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// An error of this kind with this text.
     pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self {
-            kind,
-            text: text.into(),
-        }
+        Self { kind, text: text.into() }
     }
 }
 

@@ -37,10 +37,7 @@ pub(crate) fn read(files: &KeyFiles) -> anyhow::Result<Keys> {
 
 /// Writes all secrets of a relay to files, none of which may exist.
 pub(crate) fn write(keys: &Keys, files: &KeyFiles) -> anyhow::Result<()> {
-    write_new(
-        &files.identity,
-        &text_of(IDENTITY, [line_of(&keys.identity.expose())]),
-    )?;
+    write_new(&files.identity, &text_of(IDENTITY, [line_of(&keys.identity.expose())]))?;
     write_new(&files.link, &text_of(LINK, [line_of(&keys.link.expose())]))?;
     write_new(&files.onion, &onion_text(&keys.onion))
 }
@@ -88,11 +85,7 @@ pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
 /// Writes a new file that only its owner may read, to the disk.
 pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
@@ -100,19 +93,15 @@ pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 fn sync_folder(of: &Path) -> std::io::Result<()> {
-    let folder = of
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."));
+    let folder =
+        of.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(folder)?.sync_all()
 }
 
 /// The text of a secret file after its title; refused if others than the owner may read it.
 fn read_secret(path: &Path, title: &str) -> anyhow::Result<Zeroizing<String>> {
     let name = path.display();
-    let mode = fs::metadata(path)
-        .with_context(|| format!("cannot read the key file {name}"))?
-        .mode();
+    let mode = fs::metadata(path).with_context(|| format!("cannot read the key file {name}"))?.mode();
     if mode & 0o077 != 0 {
         bail!(
             "the key file {name} can be read by others (mode {:03o}); treat the key as known to them, \
@@ -132,10 +121,7 @@ fn read_one(path: &Path, title: &str) -> anyhow::Result<Secret<32>> {
     let text = read_secret(path, title)?;
     let key = text.strip_suffix('\n').and_then(key_of);
     key.with_context(|| {
-        format!(
-            "{} line 2: a key of 64 hexadecimal digits is wanted, and nothing after it",
-            path.display()
-        )
+        format!("{} line 2: a key of 64 hexadecimal digits is wanted, and nothing after it", path.display())
     })
 }
 
@@ -143,9 +129,7 @@ fn read_onion(path: &Path) -> anyhow::Result<BTreeMap<u32, DhSecret>> {
     let text = read_secret(path, ONION)?;
     let mut keys = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
-        let pair = line
-            .split_once(' ')
-            .and_then(|(epoch, key)| Some((epoch.parse().ok()?, key_of(key)?)));
+        let pair = line.split_once(' ').and_then(|(epoch, key)| Some((epoch.parse().ok()?, key_of(key)?)));
         let Some((epoch, key)) = pair else {
             bail!(
                 "{} line {}: an epoch and a key of 64 hexadecimal digits are wanted",
@@ -154,11 +138,7 @@ fn read_onion(path: &Path) -> anyhow::Result<BTreeMap<u32, DhSecret>> {
             );
         };
         if keys.insert(epoch, DhSecret::from_bytes(*key.expose())).is_some() {
-            bail!(
-                "{} line {}: epoch {epoch} stands here twice",
-                path.display(),
-                number + 2
-            );
+            bail!("{} line {}: epoch {epoch} stands here twice", path.display(), number + 2);
         }
     }
     Ok(keys)
@@ -209,11 +189,7 @@ mod tests {
     fn sample() -> (tempfile::TempDir, KeyFiles, Keys) {
         let folder = tempfile::tempdir().unwrap();
         let file = |name| folder.path().join(name);
-        let files = KeyFiles {
-            identity: file("i"),
-            link: file("l"),
-            onion: file("o.keys"),
-        };
+        let files = KeyFiles { identity: file("i"), link: file("l"), onion: file("o.keys") };
         let mut rng = outside::random().unwrap();
         let keys = Keys {
             identity: IdentitySecret::random(&mut rng),
@@ -244,25 +220,16 @@ mod tests {
         for mode in [0o640, 0o604, 0o660] {
             fs::set_permissions(&files.link, fs::Permissions::from_mode(mode)).unwrap();
             let error = read(&files).unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("chmod 600 {}", files.link.display())),
-                "{error}"
-            );
+            assert!(error.contains(&format!("chmod 600 {}", files.link.display())), "{error}");
         }
     }
 
     #[test]
     fn wrong_files_are_named_by_line() {
         let (_folder, files, _) = sample();
-        let swapped = KeyFiles {
-            identity: files.link.clone(),
-            ..files.clone()
-        };
+        let swapped = KeyFiles { identity: files.link.clone(), ..files.clone() };
         let error = read(&swapped).unwrap_err().to_string();
-        assert!(
-            error.ends_with("its first line would be `chive identity key 1`"),
-            "{error}"
-        );
+        assert!(error.ends_with("its first line would be `chive identity key 1`"), "{error}");
         let text = fs::read_to_string(&files.onion).unwrap();
         fs::write(&files.onion, format!("{text}11 zz\n")).unwrap();
         let error = read(&files).unwrap_err().to_string();
@@ -280,10 +247,7 @@ mod tests {
         // A hard link shows what becomes of the old file's blocks.
         let old = folder.path().join("old");
         fs::hard_link(&files.onion, &old).unwrap();
-        assert_eq!(
-            erase_expired(&files.onion, end - 1 - EPOCH_SECONDS + GRACE).unwrap(),
-            0
-        );
+        assert_eq!(erase_expired(&files.onion, end - 1 - EPOCH_SECONDS + GRACE).unwrap(), 0);
         assert_eq!(erase_expired(&files.onion, end + GRACE).unwrap(), 2);
         keys.onion.retain(|epoch, _| *epoch > 8);
         assert!(same(&read(&files).unwrap().onion, &keys.onion));

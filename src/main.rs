@@ -89,17 +89,11 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     let text = text.trim_end();
     if json {
-        Format::Json.print_error(
-            Kind::Usage,
-            text.strip_prefix("error: ").unwrap_or(text).to_owned(),
-        );
+        Format::Json.print_error(Kind::Usage, text.strip_prefix("error: ").unwrap_or(text).to_owned());
     } else if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         output::line(text);
     } else {
-        Format::Text.print_error(
-            Kind::Usage,
-            text.strip_prefix("error: ").unwrap_or(text).to_owned(),
-        );
+        Format::Text.print_error(Kind::Usage, text.strip_prefix("error: ").unwrap_or(text).to_owned());
     }
     ExitCode::from(Kind::Usage.exit_code())
 }
@@ -109,8 +103,5 @@ fn log(command: &Command) {
     let daemon = matches!(command, Command::Up(_) | Command::Relay(_));
     let default = if daemon { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("CHIVE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

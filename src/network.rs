@@ -22,10 +22,7 @@ pub(crate) fn read(network: &Network) -> anyhow::Result<View> {
 
 /// Refuses a network in which no path of so many relays exists.
 pub(crate) fn require_path(view: &View, hops: usize) -> anyhow::Result<()> {
-    let now = Now {
-        instant: tokio::time::Instant::now().into_std(),
-        unix_ms: outside::unix() * 1000,
-    };
+    let now = Now { instant: tokio::time::Instant::now().into_std(), unix_ms: outside::unix() * 1000 };
     let mut paths = Paths::new(outside::random()?);
     paths
         .entry(view, now, hops)

@@ -32,10 +32,7 @@ pub(crate) struct Document<T> {
 impl<T> Document<T> {
     /// A document of the present version.
     pub(crate) const fn new(body: T) -> Self {
-        Self {
-            schema_version: SCHEMA_VERSION,
-            body,
-        }
+        Self { schema_version: SCHEMA_VERSION, body }
     }
 }
 
@@ -58,9 +55,7 @@ pub(crate) struct ErrorText<K> {
 impl ErrorBody {
     /// The document of an error.
     pub(crate) fn new(kind: Kind, message: String) -> Document<Self> {
-        Document::new(Self {
-            error: ErrorText { kind, message },
-        })
+        Document::new(Self { error: ErrorText { kind, message } })
     }
 }
 
@@ -109,9 +104,6 @@ mod tests {
     #[test]
     fn every_document_names_its_version() {
         let text = serde_json::to_string(&ErrorBody::new(Kind::NotRunning, "x".to_owned())).unwrap();
-        assert_eq!(
-            text,
-            r#"{"schema_version":1,"error":{"kind":"not_running","message":"x"}}"#
-        );
+        assert_eq!(text, r#"{"schema_version":1,"error":{"kind":"not_running","message":"x"}}"#);
     }
 }

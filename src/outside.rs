@@ -7,21 +7,13 @@ use circuit::keys::Random;
 use rand_core::SeedableRng as _;
 
 /// Seconds since 1970-01-01 UTC.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where the binary reads the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place where the binary reads the wall clock")]
 pub(crate) fn unix() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A random source, seeded by the operating system.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where the binary takes a seed"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place where the binary takes a seed")]
 pub(crate) fn random() -> anyhow::Result<Random> {
     let mut seed = zeroize::Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed)

@@ -29,10 +29,7 @@ pub(crate) async fn status(at: &At, output: Format) -> anyhow::Result<()> {
 pub(crate) async fn circuits(command: &CircuitsCommand, output: Format) -> anyhow::Result<()> {
     let daemon = ControlClient::new(&command.at)?;
     if let Some(CircuitsAction::Build { count, concurrency }) = command.action {
-        let wanted = Build {
-            count: count.into(),
-            concurrency: concurrency.into(),
-        };
+        let wanted = Build { count: count.into(), concurrency: concurrency.into() };
         let report: BuildReport = daemon.post("/circuits/build", &wanted, BUILD_PATIENCE).await?;
         return output.print(&report, || build_text(&report));
     }
@@ -51,10 +48,7 @@ pub(crate) async fn stop(at: &At, output: Format) -> anyhow::Result<()> {
 
 /// The relays of a path, by country.
 pub(crate) fn path_text(path: &[Hop]) -> String {
-    let names: Vec<_> = path
-        .iter()
-        .map(|hop| hop.country.as_deref().unwrap_or("??"))
-        .collect();
+    let names: Vec<_> = path.iter().map(|hop| hop.country.as_deref().unwrap_or("??")).collect();
     names.join(" -> ")
 }
 
@@ -72,10 +66,7 @@ pub(crate) fn bytes_text(bytes: u64) -> String {
 }
 
 /// A count as a floating-point number, for rates.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "numbers for people need no more than 52 bits"
-)]
+#[expect(clippy::cast_precision_loss, reason = "numbers for people need no more than 52 bits")]
 pub(crate) const fn float(number: u64) -> f64 {
     number as f64
 }
@@ -94,25 +85,14 @@ fn ms_text(ms: Option<f64>) -> String {
 }
 
 fn counts_text(counts: &BTreeMap<String, u64>) -> String {
-    let met: Vec<_> = counts
-        .iter()
-        .filter(|(_, n)| **n > 0)
-        .map(|(name, n)| format!("{name} {n}"))
-        .collect();
-    if met.is_empty() {
-        "none".to_owned()
-    } else {
-        met.join(", ")
-    }
+    let met: Vec<_> = counts.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+    if met.is_empty() { "none".to_owned() } else { met.join(", ") }
 }
 
 /// Lines of names and values, the values below each other.
 fn lines(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines: Vec<_> = pairs
-        .iter()
-        .map(|(name, value)| format!("{name:width$}  {value}"))
-        .collect();
+    let lines: Vec<_> = pairs.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect();
     lines.join("\n")
 }
 
@@ -125,21 +105,12 @@ fn client_text(s: &client::status::Status) -> String {
         ("relays in a path", s.hops.to_string()),
         (
             "circuits",
-            format!(
-                "{} ready, {} building, {} failed",
-                circuits.ready, circuits.building, circuits.failed
-            ),
+            format!("{} ready, {} building, {} failed", circuits.ready, circuits.building, circuits.failed),
         ),
         ("open streams", s.streams.to_string()),
-        (
-            "traffic",
-            format!("{} up, {} down", bytes_text(s.bytes_up), bytes_text(s.bytes_down)),
-        ),
+        ("traffic", format!("{} up, {} down", bytes_text(s.bytes_up), bytes_text(s.bytes_down))),
         ("round trip to entry", ms_text(s.link_rtt_ms)),
-        (
-            "last error",
-            s.last_error.clone().unwrap_or_else(|| "none".to_owned()),
-        ),
+        ("last error", s.last_error.clone().unwrap_or_else(|| "none".to_owned())),
     ])
 }
 
@@ -148,16 +119,10 @@ fn relay_text(s: &router::status::Status) -> String {
         ("relay", s.id.clone()),
         ("up for", time_text(s.uptime_s)),
         ("links", format!("{} up, on {}", s.links, s.listen)),
-        (
-            "circuits",
-            format!("{} open, {} half-open", s.circuits.open, s.circuits.half_open),
-        ),
+        ("circuits", format!("{} open, {} half-open", s.circuits.open, s.circuits.half_open)),
         (
             "cells",
-            format!(
-                "{} forward, {} backward, {} here",
-                s.cells.forward, s.cells.backward, s.cells.here
-            ),
+            format!("{} forward, {} backward, {} here", s.cells.forward, s.cells.backward, s.cells.here),
         ),
         (
             "traffic",
@@ -170,10 +135,7 @@ fn relay_text(s: &router::status::Status) -> String {
             ),
         ),
         ("dropped", counts_text(&s.drops)),
-        (
-            "exit for ports",
-            s.exit.clone().unwrap_or_else(|| "none".to_owned()),
-        ),
+        ("exit for ports", s.exit.clone().unwrap_or_else(|| "none".to_owned())),
     ];
     if let Some(flows) = &s.exit_flows {
         let text = format!(
@@ -191,11 +153,7 @@ fn build_text(report: &BuildReport) -> String {
         report.built, report.asked, report.seconds, report.per_second
     );
     if let Some(ms) = &report.ms {
-        let _ = write!(
-            text,
-            "; each p50 {:.1} ms, p95 {:.1} ms, at most {:.1} ms",
-            ms.p50, ms.p95, ms.max
-        );
+        let _ = write!(text, "; each p50 {:.1} ms, p95 {:.1} ms, at most {:.1} ms", ms.p50, ms.p95, ms.max);
     }
     if !report.failed.is_empty() {
         let _ = write!(text, "\nfailed: {}", counts_text(&report.failed));
@@ -212,16 +170,11 @@ fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
         }
     }
     let line = |cells: &[String]| {
-        let cells: Vec<_> = cells
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
+        let cells: Vec<_> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
-    let all: Vec<_> = core::iter::once(line(&titles.map(str::to_owned)))
-        .chain(rows.iter().map(|row| line(row)))
-        .collect();
+    let all: Vec<_> =
+        core::iter::once(line(&titles.map(str::to_owned))).chain(rows.iter().map(|row| line(row))).collect();
     all.join("\n")
 }
 
@@ -246,19 +199,7 @@ fn client_table(circuits: &[client::status::Circuit]) -> String {
             ]
         })
         .collect();
-    table(
-        [
-            "ID",
-            "STATE",
-            "FOR",
-            "PATH",
-            "AGE",
-            "ROUND TRIP",
-            "STREAMS",
-            "CELLS OUT / IN",
-        ],
-        &rows,
-    )
+    table(["ID", "STATE", "FOR", "PATH", "AGE", "ROUND TRIP", "STREAMS", "CELLS OUT / IN"], &rows)
 }
 
 fn relay_table(circuits: &[router::status::Circuit]) -> String {
@@ -275,17 +216,7 @@ fn relay_table(circuits: &[router::status::Circuit]) -> String {
             ]
         })
         .collect();
-    table(
-        [
-            "ID",
-            "STATE",
-            "POSITION",
-            "AGE",
-            "STREAMS",
-            "CELLS FORWARD / BACKWARD",
-        ],
-        &rows,
-    )
+    table(["ID", "STATE", "POSITION", "AGE", "STREAMS", "CELLS FORWARD / BACKWARD"], &rows)
 }
 
 #[cfg(test)]
@@ -303,13 +234,8 @@ mod tests {
 
     #[test]
     fn tables_align() {
-        let text = table(
-            ["A", "LONG"],
-            &[
-                ["xyz".to_owned(), "1".to_owned()],
-                ["x".to_owned(), "2".to_owned()],
-            ],
-        );
+        let text =
+            table(["A", "LONG"], &[["xyz".to_owned(), "1".to_owned()], ["x".to_owned(), "2".to_owned()]]);
         assert_eq!(text, "A    LONG\nxyz  1\nx    2");
     }
 }

@@ -46,9 +46,7 @@ pub(crate) fn network(plans: &[Plan], days: u16, rng: &mut Random) -> anyhow::Re
         let keys = Keys {
             identity: IdentitySecret::random(rng),
             link: DhSecret::random(rng),
-            onion: (first_epoch..=epoch(expires))
-                .map(|epoch| (epoch, DhSecret::random(rng)))
-                .collect(),
+            onion: (first_epoch..=epoch(expires)).map(|epoch| (epoch, DhSecret::random(rng))).collect(),
         };
         let descriptor = Descriptor {
             id: keys.identity.id(),
@@ -83,24 +81,16 @@ struct Written {
 /// Writes the files of a network.
 pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
     let addresses = addresses(wanted)?;
-    let allow = ExitPolicy::default()
-        .allow(&wanted.exit_allow)
-        .map_err(|bad| usage(bad.to_string()))?;
+    let allow = ExitPolicy::default().allow(&wanted.exit_allow).map_err(|bad| usage(bad.to_string()))?;
     let exits = usize::from(wanted.exits);
     if exits > addresses.len() {
-        return Err(usage(format!(
-            "{exits} of {} relays cannot be exits",
-            addresses.len()
-        )));
+        return Err(usage(format!("{exits} of {} relays cannot be exits", addresses.len())));
     }
     let middles = addresses.len() - exits;
     let plans: Vec<_> = addresses
         .iter()
         .enumerate()
-        .map(|(number, address)| Plan {
-            address: *address,
-            exit: (number >= middles).then(|| allow.clone()),
-        })
+        .map(|(number, address)| Plan { address: *address, exit: (number >= middles).then(|| allow.clone()) })
         .collect();
     let mut rng = outside::random()?;
     let (view, keys) = network(&plans, wanted.days, &mut rng)?;
@@ -108,10 +98,7 @@ pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
 
     let out = &wanted.out;
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!(
-            "the folder {} is not empty; choose another with --out",
-            out.display()
-        );
+        bail!("the folder {} is not empty; choose another with --out", out.display());
     }
     keystore::private_folder(out)?;
     let mut written = Written {
@@ -123,19 +110,13 @@ pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
     keystore::write_new(&written.network, &file.to_text())?;
     for (number, (plan, keys)) in plans.iter().zip(&keys).enumerate() {
         let folder = out.join(format!("relay{}", number + 1));
-        written
-            .relays
-            .push(write_relay(&folder, plan, keys, file.signer(), wanted)?);
+        written.relays.push(write_relay(&folder, plan, keys, file.signer(), wanted)?);
     }
     keystore::write_new(&written.client, &client_text(file.signer()))?;
     output.print(&written, || {
         let (relays, network) = (written.relays.len(), written.network.display());
         let client = written.client.display();
-        let first = written
-            .relays
-            .first()
-            .map_or_else(|| Path::new(""), PathBuf::as_path)
-            .display();
+        let first = written.relays.first().map_or_else(|| Path::new(""), PathBuf::as_path).display();
         format!(
             "wrote {network} with {relays} relays, signed by {}\n\
              start each relay:  chive relay run --config {first}\n\
@@ -157,10 +138,7 @@ fn addresses(wanted: &Sample) -> anyhow::Result<Vec<SocketAddr>> {
         let ports = ports
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| usage("the ports of --base do not fit".to_owned()))?;
-        return Ok(ports
-            .into_iter()
-            .map(|port| SocketAddr::new(wanted.base.ip(), port))
-            .collect());
+        return Ok(ports.into_iter().map(|port| SocketAddr::new(wanted.base.ip(), port)).collect());
     }
     if wanted.addresses.len() != count {
         return Err(usage(format!(
@@ -181,11 +159,8 @@ fn write_relay(
 ) -> anyhow::Result<PathBuf> {
     keystore::private_folder(folder)?;
     let file = |name| folder.join(name);
-    let files = KeyFiles {
-        identity: file("identity.key"),
-        link: file("link.key"),
-        onion: file("onion.keys"),
-    };
+    let files =
+        KeyFiles { identity: file("identity.key"), link: file("link.key"), onion: file("onion.keys") };
     keystore::write(keys, &files)?;
     // circuit.setup.6: these onion keys have seen no setup yet, so an empty log is a complete one.
     keystore::private_folder(&file("state"))?;

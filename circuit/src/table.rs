@@ -20,6 +20,13 @@ pub struct CircuitKey {
     generation: u32,
 }
 
+impl CircuitKey {
+    /// A number for people, the same while the circuit lives.
+    pub const fn number(self) -> u64 {
+        ((self.generation as u64) << 32 | self.slot as u64) + 1
+    }
+}
+
 /// Which half of a circuit a packet came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {

@@ -302,8 +302,8 @@ fn circuits(node: &ClientNode) -> Vec<status::Circuit> {
         let short = id.to_string().chars().take(8).collect();
         Some(status::Hop { id: short, country, address: *relay.addresses.first()? })
     };
-    let one = |(id, (key, circuit)): (u64, (&circuit::table::CircuitKey, &Circuit))| status::Circuit {
-        id,
+    let one = |(key, circuit): (&circuit::table::CircuitKey, &Circuit)| status::Circuit {
+        id: key.number(),
         state: match (circuit.opened, circuit.silent) {
             (None, _) => "building",
             (Some(_), None) => "ready",
@@ -327,5 +327,5 @@ fn circuits(node: &ClientNode) -> Vec<status::Circuit> {
         cells_sent: circuit.sent,
         cells_received: circuit.received,
     };
-    (1..).zip(node.pool()).map(one).collect()
+    node.pool().iter().map(one).collect()
 }

@@ -113,10 +113,7 @@ impl<N: Node, O: Outside> EventLoop<'_, N, O> {
         self.handle();
         // What the node wants stored is stored before anything it made of these packets is sent.
         self.events();
-        let sent = self
-            .runs
-            .send(self.socket, |buffer| self.batch.packets(buffer))
-            .await;
+        let sent = self.runs.send(self.socket, |buffer| self.batch.packets(buffer)).await;
         self.count(sent);
         more
     }

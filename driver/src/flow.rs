@@ -23,9 +23,8 @@ const PIECES: usize = 64;
 const QUEUE: usize = 1 << 17;
 /// The bytes that a flow may move before others get their turn.
 const TURN: usize = 1 << 18;
-
-/// How long TCP may take no byte of what is left of a flow that the node has forgotten.
-const LINGER: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
+/// How long the connection of a flow that the node has forgotten may stand still.
+const LINGER: Duration = Duration::from_mins(1);
 
 /// How a flow and its TCP connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +40,17 @@ pub enum Ended {
 /// The end of one direction is passed on and leaves the other open; a reset on one side becomes a reset on the other
 /// (circuit.stream.3). When the future is dropped, both sides are reset.
 pub async fn pump<N: Node>(shared: &Shared<N>, flow: FlowId, tcp: TcpStream, already_read: &[u8]) -> Ended {
+    pump_lingering(shared, flow, tcp, already_read, LINGER).await
+}
+
+/// [`pump`] with another time for what a forgotten flow has left.
+pub(crate) async fn pump_lingering<N: Node>(
+    shared: &Shared<N>,
+    flow: FlowId,
+    tcp: TcpStream,
+    already_read: &[u8],
+    linger: Duration,
+) -> Ended {
     // Pieces are joined here already; waiting for more would only delay them.
     let _ = tcp.set_nodelay(true);
     let mut pump = Pump {
@@ -63,7 +73,7 @@ pub async fn pump<N: Node>(shared: &Shared<N>, flow: FlowId, tcp: TcpStream, alr
                 return Ended::InOrder;
             }
             Ok(false) => {
-                if pump.wait().await.is_err() {
+                if pump.wait(linger).await.is_err() {
                     return Ended::ByReset;
                 }
             }
@@ -114,8 +124,7 @@ impl<N: Node> Pump<'_, N> {
         while moved < TURN {
             let step = self.tcp_to_flow()? + self.flow_to_tcp()?;
             if step == 0 {
-                let cut_off = self.closed() && self.delivered() && self.to_flow != Direction::Ended;
-                return if cut_off { Err(Reset) } else { Ok(false) };
+                return Ok(false);
             }
             moved += step;
         }
@@ -133,10 +142,10 @@ impl<N: Node> Pump<'_, N> {
     }
 
     /// Waits until one of the sides can go on.
-    async fn wait(&mut self) -> Result<(), Reset> {
+    async fn wait(&mut self, linger: Duration) -> Result<(), Reset> {
         // A connection that breaks is noticed even while nothing is read from it or written to it.
         let mut interest = Interest::ERROR;
-        if self.to_flow != Direction::Ended && self.held.is_empty() && !self.closed() {
+        if self.to_flow != Direction::Ended && self.held.is_empty() {
             interest |= Interest::READABLE;
         }
         if !self.queue.is_empty() {
@@ -152,14 +161,14 @@ impl<N: Node> Pump<'_, N> {
                 }
             }
             ready = self.tcp.ready(interest) => if ready?.is_error() { return Err(Reset) },
-            () = sleep(LINGER), if self.closed() => return Err(Reset),
+            () = sleep(linger), if self.closed() => return Err(Reset),
         }
         Ok(())
     }
 
     /// Moves one read's worth of bytes from TCP to the flow.
     fn tcp_to_flow(&mut self) -> Result<usize, Reset> {
-        if self.to_flow != Direction::Open || self.closed() {
+        if self.to_flow != Direction::Open {
             return Ok(0);
         }
         if !self.held.is_empty() {
@@ -187,10 +196,7 @@ impl<N: Node> Pump<'_, N> {
     }
 
     fn flow_write(&mut self, bytes: &[u8]) -> Result<usize, Reset> {
-        match self
-            .shared
-            .with_node(|node, now| node.flow_write(now, self.flow, bytes))
-        {
+        match self.shared.with_node(|node, now| node.flow_write(now, self.flow, bytes)) {
             FlowWrite::Accepted(taken) => {
                 if taken < bytes.len() {
                     self.to_flow = Direction::Blocked;
@@ -217,10 +223,7 @@ impl<N: Node> Pump<'_, N> {
         let slices: [IoSlice<'_>; PIECES] =
             array::from_fn(|_| IoSlice::new(pieces.next().map_or(&[], |piece| piece.as_ref())));
         let count = self.queue.len().min(PIECES);
-        let written = match self
-            .tcp
-            .try_write_vectored(slices.get(..count).unwrap_or_default())
-        {
+        let written = match self.tcp.try_write_vectored(slices.get(..count).unwrap_or_default()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             other => other?,
         };
@@ -286,11 +289,7 @@ fn read(tcp: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     let result = tcp.try_io(Interest::READABLE, || {
         got = (&*SockRef::from(tcp)).read(into)?;
         // A read that is not full has emptied the socket: saying so spares the call that would find it empty.
-        if got > 0 && got < into.len() {
-            Err(io::ErrorKind::WouldBlock.into())
-        } else {
-            Ok(())
-        }
+        if got > 0 && got < into.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     if got > 0 { Ok(got) } else { result.map(|()| 0) }
 }

@@ -5,12 +5,7 @@
 //! driver has to say goes to the node through [`Shared::with_node`]; TCP connections are tied to flows by [`pump`].
 #![cfg_attr(
     not(test),
-    warn(
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable
-    )
+    warn(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
 mod event_loop;

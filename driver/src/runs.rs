@@ -28,10 +28,7 @@ pub(crate) struct Runs {
 
 impl Runs {
     pub(crate) fn new() -> Self {
-        Self {
-            runs: Vec::new(),
-            gathered: Vec::with_capacity(MAX_SEGMENTS),
-        }
+        Self { runs: Vec::new(), gathered: Vec::with_capacity(MAX_SEGMENTS) }
     }
 
     /// Notes that packet `at` of buffer `buffer` goes to `to`.
@@ -40,12 +37,7 @@ impl Runs {
             Some(run) if run.to == to && run.buffer == buffer && run.first + run.count == at => {
                 run.count += 1;
             }
-            _ => self.runs.push(Run {
-                to,
-                buffer,
-                first: at,
-                count: 1,
-            }),
+            _ => self.runs.push(Run { to, buffer, first: at, count: 1 }),
         }
     }
 

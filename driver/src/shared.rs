@@ -107,16 +107,10 @@ impl<N: Node> Shared<N> {
 }
 
 /// The present: one reading of both clocks.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where a driver reads the clocks"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place where a driver reads the clocks")]
 pub fn now() -> Now {
     let unix_ms = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-    Now {
-        instant: Instant::now(),
-        unix_ms,
-    }
+    Now { instant: Instant::now(), unix_ms }
 }

@@ -84,11 +84,7 @@ impl UdpSocket {
     ///
     /// `[::]` takes IPv4 as well. Must be called inside a tokio runtime.
     pub fn bind(address: SocketAddr, setting: &str) -> Result<Self, BindError> {
-        Self::open(address).map_err(|source| BindError {
-            address,
-            setting: setting.to_owned(),
-            source,
-        })
+        Self::open(address).map_err(|source| BindError { address, setting: setting.to_owned(), source })
     }
 
     fn open(address: SocketAddr) -> io::Result<Self> {
@@ -99,10 +95,7 @@ impl UdpSocket {
         // Refused sizes are no failure: a small buffer only loses packets earlier.
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-        let buffers = BufferSizes {
-            receive: socket.recv_buffer_size()?,
-            send: socket.send_buffer_size()?,
-        };
+        let buffers = BufferSizes { receive: socket.recv_buffer_size()?, send: socket.send_buffer_size()? };
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         let state = UdpSocketState::new((&socket).into())?;
@@ -114,12 +107,7 @@ impl UdpSocket {
                 "the UDP receive buffer is smaller than {SOCKET_BUFFER} bytes; raise net.core.rmem_max"
             );
         }
-        Ok(Self {
-            io,
-            state,
-            local,
-            buffers,
-        })
+        Ok(Self { io, state, local, buffers })
     }
 
     /// The address that the socket is bound to, with the port that was chosen where the setting said 0.
@@ -140,28 +128,16 @@ impl UdpSocket {
     /// Fills `batch` with what has come; true if there may be more, [`io::ErrorKind::WouldBlock`] if there was nothing.
     pub(crate) fn try_receive(&self, batch: &mut Batch) -> io::Result<bool> {
         batch.filled = 0;
-        let Batch {
-            storage,
-            metas,
-            filled,
-        } = batch;
+        let Batch { storage, metas, filled } = batch;
         let mut buffers = storage.chunks_exact_mut(BURST);
         let mut slices: [IoSliceMut<'_>; BATCH] =
             array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
         let result = self.io.try_io(Interest::READABLE, || {
             *filled = self.state.recv((&self.io).into(), &mut slices, metas)?;
             // Saying so spares the call that would find the socket empty.
-            if emptied(*filled) {
-                Err(io::ErrorKind::WouldBlock.into())
-            } else {
-                Ok(())
-            }
+            if emptied(*filled) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
-        if *filled > 0 {
-            Ok(!emptied(*filled))
-        } else {
-            result.map(|()| false)
-        }
+        if *filled > 0 { Ok(!emptied(*filled)) } else { result.map(|()| false) }
     }
 
     /// Sends all `packets` to `to`, in order and in as few calls as the kernel allows; waits while the socket is full.
@@ -244,11 +220,7 @@ pub(crate) struct Burst<'a> {
 
 impl Batch {
     pub(crate) fn new() -> Self {
-        Self {
-            storage: vec![0; BATCH * BURST].into(),
-            metas: [RecvMeta::default(); BATCH],
-            filled: 0,
-        }
+        Self { storage: vec![0; BATCH * BURST].into(), metas: [RecvMeta::default(); BATCH], filled: 0 }
     }
 
     /// The bursts of the last receive call, in order of arrival.
@@ -264,21 +236,13 @@ impl Batch {
             } else {
                 (Default::default(), bytes.div_ceil(meta.stride.max(1)).max(1))
             };
-            Burst {
-                from: canonical(meta.addr),
-                packets,
-                misfits,
-                bytes,
-            }
+            Burst { from: canonical(meta.addr), packets, misfits, bytes }
         })
     }
 
     /// The packets of the buffer at `index`, which were handed out by [`Batch::bursts`].
     pub(crate) fn packets(&self, index: usize) -> &[[u8; PACKET]] {
-        self.storage
-            .chunks_exact(BURST)
-            .nth(index)
-            .map_or(&[], |buffer| buffer.as_chunks().0)
+        self.storage.chunks_exact(BURST).nth(index).map_or(&[], |buffer| buffer.as_chunks().0)
     }
 }
 

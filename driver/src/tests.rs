@@ -15,15 +15,12 @@ use toy::Toy;
 
 use crate::{Outside, Shared, UdpSocket, run};
 
-/// Far more than any of these tests needs.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// Far more than any of these tests needs, and less than a forgotten flow lingers.
+const PATIENCE: Duration = Duration::from_secs(50);
 
 /// Runs `test` as the drivers do: on one thread, with tasks that need not be `Send`.
 fn on_one_thread(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async { tokio::time::timeout(PATIENCE, test).await.unwrap() }));
 }
@@ -68,11 +65,7 @@ impl Running {
         let address = socket.local_address();
         let of_task = Rc::clone(&shared);
         let task = spawn_local(async move { run(&*of_task, &socket, outside, stop).await });
-        Self {
-            shared,
-            address,
-            task,
-        }
+        Self { shared, address, task }
     }
 
     fn assert_nothing_wrong(&self) {

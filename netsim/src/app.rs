@@ -34,10 +34,7 @@ impl Wish {
     /// An exchange with the site of this name.
     pub fn new(site: &str, exchange: Exchange) -> Self {
         Self {
-            target: Target {
-                host: Host::Name(site.to_owned()),
-                port: 80,
-            },
+            target: Target { host: Host::Name(site.to_owned()), port: 80 },
             isolation: None,
             exchange,
             echo: false,
@@ -98,11 +95,7 @@ pub struct App {
 impl App {
     pub(crate) fn new(asked: Duration, wish: Wish, flow: FlowId) -> Self {
         let up = wish.exchange.up();
-        let down = if wish.echo {
-            up.clone()
-        } else {
-            wish.exchange.down()
-        };
+        let down = if wish.echo { up.clone() } else { wish.exchange.down() };
         let hung_up = wish.exchange.ending != Ending::Hold;
         Self {
             wish,

@@ -35,9 +35,7 @@ impl Exchange {
     /// The request.
     pub fn encode(&self) -> [u8; REQUEST] {
         let mut bytes = [0; REQUEST];
-        let numbers = [self.upload, self.download, self.seed]
-            .into_iter()
-            .flat_map(u64::to_be_bytes);
+        let numbers = [self.upload, self.download, self.seed].into_iter().flat_map(u64::to_be_bytes);
         let ending = match self.ending {
             Ending::Finish => 0,
             Ending::AfterUpload => 1,
@@ -71,20 +69,12 @@ impl Exchange {
 
     /// What the application sends: the request, then its bytes.
     pub fn up(&self) -> Content {
-        Content {
-            head: self.encode().to_vec(),
-            seed: self.seed,
-            length: self.upload,
-        }
+        Content { head: self.encode().to_vec(), seed: self.seed, length: self.upload }
     }
 
     /// What the site sends.
     pub const fn down(&self) -> Content {
-        Content {
-            head: Vec::new(),
-            seed: !self.seed,
-            length: self.download,
-        }
+        Content { head: Vec::new(), seed: !self.seed, length: self.download }
     }
 }
 
@@ -113,10 +103,8 @@ impl Content {
         let mut bytes = Vec::with_capacity(usize::try_from(count).unwrap_or(max) + 8);
         let mut at = offset;
         while at < offset + count {
-            let in_head = usize::try_from(at)
-                .ok()
-                .and_then(|at| self.head.get(at..))
-                .filter(|head| !head.is_empty());
+            let in_head =
+                usize::try_from(at).ok().and_then(|at| self.head.get(at..)).filter(|head| !head.is_empty());
             if let Some(head) = in_head {
                 bytes.extend_from_slice(head);
                 at += head.len() as u64;
@@ -157,12 +145,7 @@ mod tests {
 
     #[test]
     fn pieces_make_the_whole_and_differences_are_found() {
-        let exchange = Exchange {
-            upload: 1000,
-            download: 0,
-            seed: 7,
-            ending: Ending::Hold,
-        };
+        let exchange = Exchange { upload: 1000, download: 0, seed: 7, ending: Ending::Hold };
         let up = exchange.up();
         let whole = up.bytes(0, usize::MAX);
         assert_eq!(whole.len(), 1000 + REQUEST);

@@ -16,14 +16,14 @@ pub type Datagram = Box<[u8; PACKET]>;
 pub enum Loss {
     /// Each by itself, with this probability.
     Independent(f64),
-    /// In bursts (Gilbert and Elliott): while the path is bad, packets are lost with probability `bad`, else never.
+    /// In bursts (Gilbert and Elliott): the line is bad for random times, and then loses everything.
+    ///
+    /// It is bad for a time and not for a number of packets: else a line would stay bad while nothing is sent.
     Bursts {
-        /// The probability that a packet finds the path turned bad.
-        enter: f64,
-        /// The probability that a packet finds it turned good again.
-        leave: f64,
-        /// The probability of loss while it is bad.
-        bad: f64,
+        /// The mean time from the end of one burst to the beginning of the next.
+        every: Duration,
+        /// The mean time that a burst lasts.
+        last: Duration,
     },
 }
 
@@ -79,16 +79,15 @@ impl Default for Conditions {
 impl Conditions {
     /// A perfect line with this delay.
     pub fn after(delay: Duration) -> Self {
-        Self {
-            delay,
-            ..Self::default()
-        }
+        Self { delay, ..Self::default() }
     }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Path {
     bad: bool,
+    /// When it turns bad, or good again.
+    turns: Duration,
     /// When the bottleneck is free.
     free: Duration,
     /// The latest arrival of a packet in order.
@@ -136,9 +135,7 @@ impl Network {
 
     /// The pairs of hosts between which packets were sent, and how many, lost ones included.
     pub fn traffic(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, u64)> + '_ {
-        self.paths
-            .iter()
-            .map(|((from, to), path)| (*from, *to, path.packets))
+        self.paths.iter().map(|((from, to), path)| (*from, *to, path.packets))
     }
 
     /// Carries a packet that is sent at `at`: when it arrives, and as what, never or more than once.
@@ -152,7 +149,7 @@ impl Network {
         let conditions = self.get(from, to);
         let path = self.paths.entry((from, to)).or_default();
         path.packets += 1;
-        if conditions.cut || lost(rng, conditions.loss, path) {
+        if conditions.cut || lost(rng, conditions.loss, path, at) {
             return vec![];
         }
         let mut leaves = at;
@@ -193,16 +190,23 @@ fn chance(rng: &mut Random, probability: f64) -> bool {
     probability > 0.0 && fraction(rng) < probability
 }
 
-fn lost(rng: &mut Random, loss: Loss, path: &mut Path) -> bool {
+/// A time that is long with a probability that falls exponentially, `mean` on average.
+fn waiting_time(rng: &mut Random, mean: Duration) -> Duration {
+    mean.mul_f64(-(1.0 - fraction(rng)).ln())
+}
+
+fn lost(rng: &mut Random, loss: Loss, path: &mut Path, at: Duration) -> bool {
     match loss {
         Loss::Independent(probability) => chance(rng, probability),
-        Loss::Bursts { enter, leave, bad } => {
-            path.bad = if path.bad {
-                !chance(rng, leave)
-            } else {
-                chance(rng, enter)
-            };
-            path.bad && chance(rng, bad)
+        Loss::Bursts { every, last } => {
+            if path.turns == Duration::ZERO {
+                path.turns = at + waiting_time(rng, every);
+            }
+            while path.turns <= at {
+                path.bad = !path.bad;
+                path.turns += waiting_time(rng, if path.bad { last } else { every });
+            }
+            path.bad
         }
     }
 }
@@ -235,98 +239,47 @@ mod tests {
     #[test]
     fn losses_come_as_often_as_asked_for() {
         let count = |loss| {
-            let lost: Vec<_> = carried(
-                Conditions {
-                    loss,
-                    ..Conditions::default()
-                },
-                20_000,
-            )
-            .iter()
-            .map(Vec::is_empty)
-            .collect();
+            let lost: Vec<_> = carried(Conditions { loss, ..Conditions::default() }, 20_000)
+                .iter()
+                .map(Vec::is_empty)
+                .collect();
             let pairs = lost.windows(2).filter(|pair| pair[0] && pair[1]).count();
             (lost.iter().filter(|lost| **lost).count(), pairs)
         };
         let (lost, pairs) = count(Loss::Independent(0.05));
         assert!((900..1100).contains(&lost) && pairs < 100, "{lost} {pairs}");
-        // Bad for 1/3 of 0.2/(0.01+0.2) of the time.
-        let (lost, pairs) = count(Loss::Bursts {
-            enter: 0.01,
-            leave: 0.19,
-            bad: 1.0,
-        });
-        assert!(
-            (800..1200).contains(&lost) && pairs > lost * 7 / 10,
-            "{lost} {pairs}"
-        );
+        // Bad for 5 % of the time.
+        let (every, last) = (Duration::from_millis(190), Duration::from_millis(10));
+        let (lost, pairs) = count(Loss::Bursts { every, last });
+        assert!((800..1200).contains(&lost) && pairs > lost * 7 / 10, "{lost} {pairs}");
     }
 
     #[test]
     fn order_duplicates_and_bits_change_as_asked_for() {
-        let jitter = Conditions {
-            jitter: Duration::from_millis(9),
-            ..Conditions::default()
-        };
+        let jitter = Conditions { jitter: Duration::from_millis(9), ..Conditions::default() };
         let times = |conditions| -> Vec<_> {
-            carried(conditions, 2000)
-                .iter()
-                .flatten()
-                .map(|(at, _)| *at)
-                .collect()
+            carried(conditions, 2000).iter().flatten().map(|(at, _)| *at).collect()
         };
         assert!(times(jitter).is_sorted());
-        assert!(
-            !times(Conditions {
-                reorder: 0.1,
-                ..jitter
-            })
-            .is_sorted()
-        );
-        let doubled = times(Conditions {
-            duplicate: 0.1,
-            ..jitter
-        })
-        .len();
+        assert!(!times(Conditions { reorder: 0.1, ..jitter }).is_sorted());
+        let doubled = times(Conditions { duplicate: 0.1, ..jitter }).len();
         assert!((2150..2250).contains(&doubled), "{doubled}");
-        let corrupt = carried(
-            Conditions {
-                corrupt: 0.1,
-                ..jitter
-            },
-            2000,
-        );
-        let flipped: u32 = corrupt
-            .iter()
-            .flatten()
-            .flat_map(|(_, packet)| packet.iter())
-            .map(|b| b.count_ones())
-            .sum();
+        let corrupt = carried(Conditions { corrupt: 0.1, ..jitter }, 2000);
+        let flipped: u32 =
+            corrupt.iter().flatten().flat_map(|(_, packet)| packet.iter()).map(|b| b.count_ones()).sum();
         assert!((150..250).contains(&flipped), "{flipped}");
     }
 
     #[test]
     fn a_bottleneck_delays_and_then_drops() {
         // One packet takes 2 ms, and one comes every millisecond.
-        let rate = Some(Rate {
-            bytes: 706_000,
-            queue: Duration::from_millis(10),
-        });
-        let arrivals = carried(
-            Conditions {
-                rate,
-                ..Conditions::default()
-            },
-            100,
-        );
+        let rate = Some(Rate { bytes: 706_000, queue: Duration::from_millis(10) });
+        let arrivals = carried(Conditions { rate, ..Conditions::default() }, 100);
         assert_eq!(arrivals[0][0].0, Duration::from_millis(27));
         assert_eq!(arrivals[5][0].0, Duration::from_millis(37));
         let lost = arrivals.iter().filter(|a| a.is_empty()).count();
         assert!((40..50).contains(&lost), "{lost}");
-        let cut = Conditions {
-            cut: true,
-            ..Conditions::default()
-        };
+        let cut = Conditions { cut: true, ..Conditions::default() };
         assert!(carried(cut, 10).iter().all(Vec::is_empty));
     }
 }

@@ -7,11 +7,7 @@ pub const SEEDS: &str = "NETSIM_SEEDS";
 
 /// Runs `test` with `count` seeds, or with the one of [`SEED`]; a failure prints the command that repeats it.
 pub fn each(count: u64, mut test: impl FnMut(u64)) {
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text: String| text.parse::<u64>().ok())
-    };
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     let seeds = match number(SEED) {
         Some(seed) => seed..=seed,
         None => 1..=count.saturating_mul(number(SEEDS).unwrap_or(1)),
@@ -27,10 +23,7 @@ pub fn each(count: u64, mut test: impl FnMut(u64)) {
 struct Guard(u64);
 
 impl Drop for Guard {
-    #[expect(
-        clippy::print_stderr,
-        reason = "for the one who reads the output of a failed test"
-    )]
+    #[expect(clippy::print_stderr, reason = "for the one who reads the output of a failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let thread = std::thread::current();

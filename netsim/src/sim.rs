@@ -37,29 +37,19 @@ struct Clock {
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "anchor of virtual time")]
     fn new() -> Self {
-        Self {
-            base: Instant::now(),
-            elapsed: Duration::ZERO,
-        }
+        Self { base: Instant::now(), elapsed: Duration::ZERO }
     }
 
     fn now(&self) -> Now {
         let ms = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
-        Now {
-            instant: self.base + self.elapsed,
-            unix_ms: START_MS.saturating_add(ms),
-        }
+        Now { instant: self.base + self.elapsed, unix_ms: START_MS.saturating_add(ms) }
     }
 }
 
 /// Something that will happen.
 #[derive(Debug)]
 enum Coming {
-    Arrival {
-        from: SocketAddr,
-        to: SocketAddr,
-        packet: Datagram,
-    },
+    Arrival { from: SocketAddr, to: SocketAddr, packet: Datagram },
     Wake(HostId),
     ToSite(ConnectionId, Signal),
     ToExit(ConnectionId, Signal),
@@ -239,9 +229,7 @@ impl Sim {
         let (target, isolation, asked) = (wish.target.clone(), wish.isolation.clone(), self.elapsed());
         let now = self.now();
         let running = &mut self.host_mut(host).running;
-        let Some(Running::Client(node)) = running else {
-            panic!("no client runs on {host:?}")
-        };
+        let Some(Running::Client(node)) = running else { panic!("no client runs on {host:?}") };
         let flow = node.open(now, isolation, target);
         self.host_mut(host).apps.insert(flow, App::new(asked, wish, flow));
         self.drive(host);
@@ -254,10 +242,7 @@ impl Sim {
     ///
     /// When its client was restarted.
     pub fn app(&self, id: AppId) -> &App {
-        self.host(id.host)
-            .apps
-            .get(&id.flow)
-            .expect("an application of this client")
+        self.host(id.host).apps.get(&id.flow).expect("an application of this client")
     }
 
     /// Tells an application of [`crate::content::Ending::Hold`] to end its direction.
@@ -294,11 +279,7 @@ impl Sim {
 
     /// Lets the next thing happen, if it does before `end`.
     fn step(&mut self, end: Duration) -> bool {
-        if self
-            .coming
-            .peek()
-            .is_none_or(|Reverse(Scheduled(at, ..))| *at > end)
-        {
+        if self.coming.peek().is_none_or(|Reverse(Scheduled(at, ..))| *at > end) {
             return false;
         }
         let Some(Reverse(Scheduled(at, _, coming))) = self.coming.pop() else {
@@ -351,11 +332,7 @@ impl Sim {
         let at = self.clock.elapsed;
         self.note(at, from, to, &packet);
         if let Some(captured) = &mut self.captured {
-            captured.push(Captured {
-                from,
-                to,
-                packet: packet.clone(),
-            });
+            captured.push(Captured { from, to, packet: packet.clone() });
         }
         for (at, packet) in self.network.carry(&mut self.rng, at, (from, to), packet) {
             self.at(at, Coming::Arrival { from, to, packet });
@@ -365,19 +342,10 @@ impl Sim {
     fn note(&mut self, at: Duration, from: SocketAddr, to: SocketAddr, packet: &Datagram) {
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
         let place = |id: Option<&HostId>| id.map_or(u64::MAX, |id| id.0 as u64);
-        let ends = [
-            nanos,
-            place(self.by_address.get(&from)),
-            place(self.by_address.get(&to)),
-        ];
+        let ends = [nanos, place(self.by_address.get(&from)), place(self.by_address.get(&to))];
         let (words, _) = packet.as_chunks::<8>();
-        for word in ends
-            .into_iter()
-            .chain(words.iter().map(|word| u64::from_le_bytes(*word)))
-        {
-            self.trace = (self.trace ^ word)
-                .wrapping_mul(0x0000_0100_0000_01b3)
-                .rotate_left(29);
+        for word in ends.into_iter().chain(words.iter().map(|word| u64::from_le_bytes(*word))) {
+            self.trace = (self.trace ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
         }
     }
 
@@ -421,10 +389,8 @@ impl Sim {
             let address = self.host(id).address;
             let mut busy = self.handle_events(id);
             let mut packet = Box::new([0; PACKET]);
-            while let Some(to) = self
-                .host_mut(id)
-                .node()
-                .and_then(|node| node.poll_transmit(now, &mut packet))
+            while let Some(to) =
+                self.host_mut(id).node().and_then(|node| node.poll_transmit(now, &mut packet))
             {
                 busy = true;
                 self.send(address, to, packet);

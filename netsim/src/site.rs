@@ -195,11 +195,7 @@ impl Visit {
                     answers.push(Signal::Data(piece.into()));
                 }
                 let held = exchange.ending == Ending::Hold && !self.heard_end;
-                let then = if exchange.ending == Ending::Reset {
-                    Signal::Reset
-                } else {
-                    Signal::End
-                };
+                let then = if exchange.ending == Ending::Reset { Signal::Reset } else { Signal::End };
                 (self.sent == down.len() && !held, then)
             }
             (Service::Reset, _) => (self.received > 0, Signal::Reset),

@@ -73,39 +73,20 @@ impl Plan {
             ("reset", Service::Reset),
             ("silent", Service::Silent),
         ]) {
-            sim.sites.add(
-                name,
-                Site {
-                    ip: [198, 0, 0, n].into(),
-                    delay: self.site_delay,
-                    service,
-                },
-            );
+            sim.sites.add(name, Site { ip: [198, 0, 0, n].into(), delay: self.site_delay, service });
         }
         // The default policy does not serve this one.
         sim.sites.add(
             "private",
-            Site {
-                ip: [10, 0, 0, 1].into(),
-                delay: self.site_delay,
-                service: Service::Echo,
-            },
+            Site { ip: [10, 0, 0, 1].into(), delay: self.site_delay, service: Service::Echo },
         );
-        let members: Vec<_> = (0..self.relays)
-            .map(|n| Member::draw(&mut sim, n, n + self.exits >= self.relays))
-            .collect();
+        let members: Vec<_> =
+            (0..self.relays).map(|n| Member::draw(&mut sim, n, n + self.exits >= self.relays)).collect();
         let mut view = View::new(NETWORK);
         for member in &members {
-            view.insert(member.descriptor())
-                .expect("descriptors of different relays");
+            view.insert(member.descriptor()).expect("descriptors of different relays");
         }
-        let mut world = World {
-            sim,
-            view,
-            relays: vec![],
-            clients: vec![],
-            ids: BTreeMap::new(),
-        };
+        let mut world = World { sim, view, relays: vec![], clients: vec![], ids: BTreeMap::new() };
         for member in members {
             world.add_relay(member, self.hops == 1);
         }
@@ -136,19 +117,13 @@ impl Member {
     /// The `n`th relay, with fresh keys.
     fn draw(sim: &mut Sim, n: usize, exit: bool) -> Self {
         let first = epoch(START_MS / 1000);
-        let onion = (first..first + EPOCHS)
-            .map(|epoch| (epoch, DhSecret::random(&mut sim.rng)))
-            .collect();
+        let onion = (first..first + EPOCHS).map(|epoch| (epoch, DhSecret::random(&mut sim.rng))).collect();
         let keys = Keys {
             identity: IdentitySecret::random(&mut sim.rng),
             link: DhSecret::random(&mut sim.rng),
             onion,
         };
-        Self {
-            keys,
-            address: address(0, n),
-            exit: exit.then(ExitPolicy::default),
-        }
+        Self { keys, address: address(0, n), exit: exit.then(ExitPolicy::default) }
     }
 
     fn descriptor(&self) -> SignedDescriptor {
@@ -198,11 +173,8 @@ impl World {
         };
         let seed = self.sim.draw();
         let node = program.start(SeenSetups::restored([]), seed);
-        let host = self.sim.add(
-            member.address,
-            Program::Relay(Box::new(program)),
-            Running::Relay(Box::new(node)),
-        );
+        let host =
+            self.sim.add(member.address, Program::Relay(Box::new(program)), Running::Relay(Box::new(node)));
         self.relays.push(host);
         self.ids.insert(id, host);
     }
@@ -216,11 +188,8 @@ impl World {
         };
         let (now, seed) = (self.sim.now(), self.sim.draw());
         let node = program.start(now, seed);
-        let host = self.sim.add(
-            address(1, n),
-            Program::Client(Box::new(program)),
-            Running::Client(Box::new(node)),
-        );
+        let host =
+            self.sim.add(address(1, n), Program::Client(Box::new(program)), Running::Client(Box::new(node)));
         self.clients.push(host);
     }
 
@@ -249,12 +218,8 @@ impl World {
     /// When it has sent nothing yet, or to several.
     pub fn entry(&self) -> HostId {
         let client = self.sim.host(self.client()).address;
-        let mut dialled = self
-            .sim
-            .network
-            .traffic()
-            .filter(|(from, ..)| *from == client)
-            .map(|(_, to, _)| to);
+        let mut dialled =
+            self.sim.network.traffic().filter(|(from, ..)| *from == client).map(|(_, to, _)| to);
         let (Some(entry), None) = (dialled.next(), dialled.next()) else {
             panic!("the client has no single entry")
         };

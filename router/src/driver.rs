@@ -272,8 +272,8 @@ fn report(
 
 fn circuits(node: &RelayNode, started: Instant) -> Vec<status::Circuit> {
     let now = driver::now().instant.max(started);
-    let one = |(id, circuit): (u64, circuit::relay::CircuitInfo)| status::Circuit {
-        id,
+    let one = |circuit: circuit::relay::CircuitInfo| status::Circuit {
+        id: circuit.key.number(),
         state: if circuit.open { "open" } else { "half-open" }.to_owned(),
         position: if circuit.ends_here { "end" } else { "middle" }.to_owned(),
         age_s: now.saturating_duration_since(circuit.began).as_secs(),
@@ -281,5 +281,5 @@ fn circuits(node: &RelayNode, started: Instant) -> Vec<status::Circuit> {
         cells_backward: circuit.meter.backward,
         streams: node.exit().map_or(0, |exit| exit.on(circuit.key)) as u64,
     };
-    (1..).zip(node.relay().snapshot()).map(one).collect()
+    node.relay().snapshot().into_iter().map(one).collect()
 }

@@ -18,19 +18,13 @@ impl Source {
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            text,
-        })
+        Ok(Self { path: path.to_owned(), text })
     }
 
     /// The values of the whole file; other keys than `keys` are refused.
     pub(crate) fn root(&self, keys: &'static [&'static str]) -> anyhow::Result<Section<'_>> {
         let table = DeTable::parse(&self.text).map_err(|error| {
-            self.error(
-                error.span().unwrap_or(0..0),
-                &format!("this is no TOML: {}", error.message()),
-            )
+            self.error(error.span().unwrap_or(0..0), &format!("this is no TOML: {}", error.message()))
         })?;
         Section::open(self, "", table.into_inner(), keys)
     }
@@ -73,11 +67,7 @@ impl<'a> Section<'a> {
                     || format!("the keys here are {}", keys.join(", ")),
                     |near| format!("did you mean `{near}`?"),
                 );
-                let place = if name.is_empty() {
-                    String::new()
-                } else {
-                    format!(" in [{name}]")
-                };
+                let place = if name.is_empty() { String::new() } else { format!(" in [{name}]") };
                 let problem = format!("unknown key `{}`{place}; {advice}", key.get_ref());
                 return Err(source.error(key.span(), &problem));
             }
@@ -110,11 +100,7 @@ impl<'a> Section<'a> {
             Err(problem) => problem,
         };
         let found = self.source.text.get(value.span()).unwrap_or("?");
-        let reason = if problem.is_empty() {
-            String::new()
-        } else {
-            format!(" ({problem})")
-        };
+        let reason = if problem.is_empty() { String::new() } else { format!(" ({problem})") };
         let problem = format!("`{key}` cannot be {found}{reason}; write for example: {key} = {example}");
         Err(self.source.error(value.span(), &problem))
     }
@@ -122,11 +108,7 @@ impl<'a> Section<'a> {
     /// What must be there and is not.
     pub(crate) fn require<T>(&self, key: &str, example: &str, value: Option<T>) -> anyhow::Result<T> {
         let Some(value) = value else {
-            let place = if self.name.is_empty() {
-                String::new()
-            } else {
-                format!(" in [{}]", self.name)
-            };
+            let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
             let file = self.source.path.display();
             bail!("{file}: the setting `{key}` is missing{place}; write for example: {key} = {example}");
         };
@@ -144,16 +126,12 @@ impl<'a> Section<'a> {
 
     /// A path, relative to the file.
     pub(crate) fn path(&self, key: &str, example: &str) -> anyhow::Result<Option<PathBuf>> {
-        self.get(key, example, |value| {
-            value.as_str().map(|path| self.source.resolve(path))
-        })
+        self.get(key, example, |value| value.as_str().map(|path| self.source.resolve(path)))
     }
 
     /// Whether something is wanted; by default not.
     pub(crate) fn flag(&self, key: &str) -> anyhow::Result<bool> {
-        Ok(self
-            .get_checked(key, "true", |value| value.as_bool().ok_or_else(String::new))?
-            .unwrap_or(false))
+        Ok(self.get_checked(key, "true", |value| value.as_bool().ok_or_else(String::new))?.unwrap_or(false))
     }
 
     /// A number within limits.
@@ -203,9 +181,7 @@ impl<'a> Section<'a> {
         let span = value.span();
         match value.into_inner() {
             DeValue::Table(table) => Self::open(self.source, name, table, keys).map(Some),
-            _ => Err(self
-                .source
-                .error(span, &format!("`{name}` is a section; write it as [{name}]"))),
+            _ => Err(self.source.error(span, &format!("`{name}` is a section; write it as [{name}]"))),
         }
     }
 }
@@ -241,10 +217,7 @@ mod tests {
     const KEYS: &[&str] = &["listen", "network", "keys", "hops"];
 
     fn source(text: &str) -> Source {
-        Source {
-            path: PathBuf::from("folder/relay.toml"),
-            text: text.to_owned(),
-        }
+        Source { path: PathBuf::from("folder/relay.toml"), text: text.to_owned() }
     }
 
     fn message<T>(result: anyhow::Result<T>) -> String {
@@ -253,13 +226,9 @@ mod tests {
 
     #[test]
     fn distances_are_those_of_levenshtein() {
-        for (a, b, n) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("", "ab", 2),
-            ("kitten", "sitting", 3),
-            ("lisen", "listen", 1),
-        ] {
+        for (a, b, n) in
+            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("lisen", "listen", 1)]
+        {
             assert_eq!(edits(a, b), n, "{a} {b}");
         }
         assert_eq!(nearest("adress", &["address", "x"]), Some("address"));
@@ -309,10 +278,7 @@ mod tests {
     #[test]
     fn what_is_no_toml_names_its_line() {
         let text = message(source("listen = \"x\"\nnetwork =\n").root(KEYS));
-        assert!(
-            text.starts_with("folder/relay.toml line 2: this is no TOML: "),
-            "{text}"
-        );
+        assert!(text.starts_with("folder/relay.toml line 2: this is no TOML: "), "{text}");
     }
 
     #[test]

@@ -46,10 +46,7 @@ pub(crate) fn plan(relays: usize, site: SocketAddr) -> anyhow::Result<Vec<Plan>>
                 .or_else(|_| UdpSocket::bind("127.0.0.1:0"))
                 .context("no UDP port is free on this machine")?;
             let exit = (number > relays - exits).then(|| policy.clone());
-            Ok(Plan {
-                address: socket.local_addr()?,
-                exit,
-            })
+            Ok(Plan { address: socket.local_addr()?, exit })
         })
         .collect()
 }
@@ -72,9 +69,8 @@ impl Nodes {
                 let relay = Relay::bind(settings)?;
                 Ok((relay.handle(), relay))
             };
-            let (handle, thread) = start(format!("relay {}", number + 1), bind, async |relay: Relay| {
-                Ok(relay.run().await?)
-            })?;
+            let (handle, thread) =
+                start(format!("relay {}", number + 1), bind, async |relay: Relay| Ok(relay.run().await?))?;
             self.relays.push(Node { handle, thread });
         }
         Ok(view)
@@ -88,25 +84,15 @@ impl Nodes {
         hops: usize,
     ) -> anyhow::Result<(client::driver::Handle, SocketAddr)> {
         let udp = any_address(&view);
-        let settings = client::driver::Settings {
-            network: view.network(),
-            view,
-            socks,
-            hops,
-            prebuilt: PREBUILT,
-            udp,
-        };
+        let settings =
+            client::driver::Settings { network: view.network(), view, socks, hops, prebuilt: PREBUILT, udp };
         let bind = move || {
             let client = Client::bind(settings)?;
             Ok(((client.handle(), client.socks_address()), client))
         };
-        let ((handle, address), thread) = start("client".to_owned(), bind, async |client: Client| {
-            Ok(client.run().await?)
-        })?;
-        self.client = Some(Node {
-            handle: handle.clone(),
-            thread,
-        });
+        let ((handle, address), thread) =
+            start("client".to_owned(), bind, async |client: Client| Ok(client.run().await?))?;
+        self.client = Some(Node { handle: handle.clone(), thread });
         Ok((handle, address))
     }
 
@@ -116,9 +102,7 @@ impl Nodes {
         for relay in &self.relays {
             let status = relay.handle.status().await;
             made.extend(
-                status
-                    .and_then(|s| Some((s.id, s.exit_flows?.total)))
-                    .filter(|(_, total)| *total > 0),
+                status.and_then(|s| Some((s.id, s.exit_flows?.total))).filter(|(_, total)| *total > 0),
             );
         }
         made
@@ -126,14 +110,8 @@ impl Nodes {
 
     /// Stops all nodes; tells of one that broke down.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let client = self
-            .client
-            .into_iter()
-            .map(|node| (Daemon::Client(node.handle), node.thread));
-        let relays = self
-            .relays
-            .into_iter()
-            .map(|node| (Daemon::Relay(node.handle), node.thread));
+        let client = self.client.into_iter().map(|node| (Daemon::Client(node.handle), node.thread));
+        let relays = self.relays.into_iter().map(|node| (Daemon::Relay(node.handle), node.thread));
         let nodes: Vec<_> = client.chain(relays).collect();
         for (daemon, _) in &nodes {
             daemon.stop();
@@ -168,20 +146,14 @@ fn start<N: 'static, H: Send + 'static>(
         on_this_thread(async move {
             match bind() {
                 Ok((handle, node)) => {
-                    tell.send(Ok(handle))
-                        .map_err(|_| anyhow!("nobody waits for the node"))?;
+                    tell.send(Ok(handle)).map_err(|_| anyhow!("nobody waits for the node"))?;
                     run(node).await
                 }
-                Err(error) => tell
-                    .send(Err(error))
-                    .map_err(|_| anyhow!("nobody waits for the node")),
+                Err(error) => tell.send(Err(error)).map_err(|_| anyhow!("nobody waits for the node")),
             }
         })
     };
-    let thread = Builder::new()
-        .name(name)
-        .spawn(body)
-        .with_context(|| failed.clone())?;
+    let thread = Builder::new().name(name).spawn(body).with_context(|| failed.clone())?;
     let handle = told.recv().with_context(|| failed.clone())?.context(failed)?;
     Ok((handle, thread))
 }

@@ -73,13 +73,8 @@ const fn mix(position: u64) -> u64 {
 impl Site {
     /// Opens the site on a free port.
     pub(crate) async fn open() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .context("the web site cannot open a port")?;
-        Ok(Self {
-            listener,
-            visits: Rc::default(),
-        })
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("the web site cannot open a port")?;
+        Ok(Self { listener, visits: Rc::default() })
     }
 
     /// Where it is.
@@ -118,10 +113,7 @@ async fn serve_one(mut stream: TcpStream, from: IpAddr) -> anyhow::Result<()> {
             break at + 4;
         }
         ensure!(head.len() < MAX_HEAD, "the head of the request is too long");
-        ensure!(
-            stream.read_buf(&mut head).await? > 0,
-            "the request is not complete"
-        );
+        ensure!(stream.read_buf(&mut head).await? > 0, "the request is not complete");
     };
     let body = head.split_off(end);
     let head = core::str::from_utf8(&head).context("the head of the request is no text")?;
@@ -142,11 +134,7 @@ async fn serve_one(mut stream: TcpStream, from: IpAddr) -> anyhow::Result<()> {
         }
         _ => ("400 Bad Request", "this is no request\n".to_owned()),
     };
-    let kind = if text.starts_with('<') {
-        "text/html; charset=utf-8"
-    } else {
-        "text/plain; charset=utf-8"
-    };
+    let kind = if text.starts_with('<') { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
     let answer = head_of(status, kind, text.len() as u64) + &text;
     stream.write_all(answer.as_bytes()).await?;
     close(stream).await
@@ -169,11 +157,9 @@ async fn close(mut stream: TcpStream) -> anyhow::Result<()> {
 fn content_length(head: &str) -> anyhow::Result<u64> {
     let line = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse().ok())?
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     });
-    line.filter(|length| *length <= MAX_BYTES)
-        .context("an upload needs a content-length")
+    line.filter(|length| *length <= MAX_BYTES).context("an upload needs a content-length")
 }
 
 fn head_of(status: &str, kind: &str, length: u64) -> String {
@@ -208,10 +194,7 @@ pub(crate) async fn receive_pattern(
     let mut received = first.len() as u64;
     while received < count {
         let length = stream.read(&mut piece).await?;
-        ensure!(
-            length > 0,
-            "the connection ended after {received} of {count} bytes"
-        );
+        ensure!(length > 0, "the connection ended after {received} of {count} bytes");
         right &= pattern.matches(piece.get(..length).unwrap_or_default());
         received += length as u64;
     }
@@ -243,19 +226,13 @@ mod tests {
         moved.swap(1_000, 2_001);
         assert!(!Pattern::default().matches(&moved));
         for shift in 1..2_000 {
-            assert!(
-                bytes[shift..] != bytes[..bytes.len() - shift],
-                "repeats after {shift}"
-            );
+            assert!(bytes[shift..] != bytes[..bytes.len() - shift], "repeats after {shift}");
         }
     }
 
     #[test]
     fn lengths_are_read() {
-        assert_eq!(
-            content_length("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n").unwrap(),
-            12
-        );
+        assert_eq!(content_length("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n").unwrap(), 12);
         assert!(content_length("POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n").is_err());
     }
 }

@@ -13,17 +13,8 @@ use super::processes::{Process, chive, document, free_addresses, sample, text};
 /// Runs a command that must fail with this exit code; its error, which must be the same for people and programs.
 fn error(code: i32, arguments: &[&str]) -> String {
     let output = chive(arguments);
-    assert_eq!(
-        output.status.code(),
-        Some(code),
-        "{arguments:?}: {}",
-        text(&output.stderr)
-    );
-    let said = text(&output.stderr)
-        .strip_prefix("error: ")
-        .unwrap()
-        .trim_end()
-        .to_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+    let said = text(&output.stderr).strip_prefix("error: ").unwrap().trim_end().to_owned();
     let output = chive(&[arguments, &["--output", "json"]].concat());
     assert_eq!(output.status.code(), Some(code), "{arguments:?}");
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -43,12 +34,7 @@ fn run_relay(config: &Path) -> [&str; 4] {
 
 #[test]
 fn help_and_version_are_on_standard_output() {
-    for arguments in [
-        &["--help"][..],
-        &["-h"],
-        &["up", "--help"],
-        &["circuits", "build", "--help"],
-    ] {
+    for arguments in [&["--help"][..], &["-h"], &["up", "--help"], &["circuits", "build", "--help"]] {
         let output = chive(arguments);
         assert!(output.status.success());
         assert!(text(&output.stdout).contains("Usage: chive"), "{arguments:?}");
@@ -67,22 +53,9 @@ fn wrong_usage_ends_with_2() {
     assert!(error(2, &["demo", "--hops", "6"]).contains("a number from 1 to 5 is wanted"));
     assert!(error(2, &["demo", "--hops", "5", "--relays", "4"]).contains("--relays"));
     assert!(
-        error(
-            2,
-            &["network", "sample", "--relays", "2", "--exits", "3", "--out", "x"]
-        )
-        .contains("3 of 2")
+        error(2, &["network", "sample", "--relays", "2", "--exits", "3", "--out", "x"]).contains("3 of 2")
     );
-    let rule = [
-        "network",
-        "sample",
-        "--relays",
-        "2",
-        "--out",
-        "x",
-        "--exit-allow",
-        "nowhere",
-    ];
+    let rule = ["network", "sample", "--relays", "2", "--out", "x", "--exit-allow", "nowhere"];
     assert!(error(2, &rule).contains("nowhere"));
     assert_eq!(chive(&[]).status.code(), Some(2));
 }
@@ -94,10 +67,7 @@ fn without_a_daemon_commands_end_with_3() {
     let path = socket.to_str().unwrap();
     for command in [&["status"][..], &["circuits"], &["circuits", "build"], &["stop"]] {
         let said = error(3, &[command, &["--control", path]].concat());
-        assert!(
-            said.starts_with(&format!("no chive is running at {path}; start one")),
-            "{said}"
-        );
+        assert!(said.starts_with(&format!("no chive is running at {path}; start one")), "{said}");
     }
     // The file of a daemon that is gone is none either.
     drop(UnixListener::bind(&socket).unwrap());
@@ -113,21 +83,9 @@ fn a_wrong_configuration_names_file_line_and_key() {
     let example = chive(&["config", "example", "relay"]);
     let example = text(&example.stdout);
     for (from, to, expected) in [
-        (
-            "listen =",
-            "lisen =",
-            "unknown key `lisen`; did you mean `listen`?",
-        ),
-        (
-            "\"0.0.0.0:7000\"",
-            "7000",
-            "`listen` cannot be 7000; write for example: listen = \"0.0.0.0:7000\"",
-        ),
-        (
-            "identity =",
-            "identiti =",
-            "unknown key `identiti` in [keys]; did you mean `identity`?",
-        ),
+        ("listen =", "lisen =", "unknown key `lisen`; did you mean `listen`?"),
+        ("\"0.0.0.0:7000\"", "7000", "`listen` cannot be 7000; write for example: listen = \"0.0.0.0:7000\""),
+        ("identity =", "identiti =", "unknown key `identiti` in [keys]; did you mean `identity`?"),
         (
             "allow_single_hop = false",
             "allow_single_hop = 0",
@@ -138,26 +96,17 @@ fn a_wrong_configuration_names_file_line_and_key() {
         let at = 1 + example.lines().position(|line| line.contains(from)).unwrap();
         fs::write(&path, example.replacen(from, to, 1)).unwrap();
         let said = error(1, &run_relay(&path));
-        assert!(
-            said.starts_with(&format!("{name} line {at}: {expected}")),
-            "{said}"
-        );
+        assert!(said.starts_with(&format!("{name} line {at}: {expected}")), "{said}");
     }
     let example = chive(&["config", "example", "client"]);
     fs::write(&path, text(&example.stdout).replace("hops = 3", "hops = 6")).unwrap();
     let said = error(1, &["up", "--config", path.to_str().unwrap()]);
-    assert!(
-        said.contains("`hops` cannot be 6 (a number from 1 to 5 is wanted)"),
-        "{said}"
-    );
+    assert!(said.contains("`hops` cannot be 6 (a number from 1 to 5 is wanted)"), "{said}");
     fs::write(&path, "").unwrap();
     let said = error(1, &["up", "--config", path.to_str().unwrap()]);
     assert!(said.contains("the setting `network` is missing"), "{said}");
     let said = error(1, &["up", "--config", "/nowhere/chive.toml"]);
-    assert!(
-        said.contains("cannot read the configuration file /nowhere/chive.toml"),
-        "{said}"
-    );
+    assert!(said.contains("cannot read the configuration file /nowhere/chive.toml"), "{said}");
 }
 
 #[test]
@@ -168,28 +117,15 @@ fn a_sample_is_private_and_complete() {
     let written = sample(&out, &addresses, 1);
     assert_eq!(written["relays"].as_array().unwrap().len(), 3);
     let signer = written["signer"].as_str().unwrap();
-    for file in [
-        "identity.key",
-        "link.key",
-        "onion.keys",
-        "relay.toml",
-        "state/seen.log",
-    ] {
+    for file in ["identity.key", "link.key", "onion.keys", "relay.toml", "state/seen.log"] {
         let mode = fs::metadata(out.join("relay1").join(file)).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     for file in ["", "relay2", "relay2/state"] {
-        assert_eq!(
-            fs::metadata(out.join(file)).unwrap().mode() & 0o777,
-            0o700,
-            "{file}"
-        );
+        assert_eq!(fs::metadata(out.join(file)).unwrap().mode() & 0o777, 0o700, "{file}");
     }
     for file in ["client.toml", "relay1/relay.toml", "relay3/relay.toml"] {
-        assert!(
-            fs::read_to_string(out.join(file)).unwrap().contains(signer),
-            "{file}"
-        );
+        assert!(fs::read_to_string(out.join(file)).unwrap().contains(signer), "{file}");
     }
     // Relay 3 is the exit; it runs from what was written.
     let config = out.join("relay3/relay.toml");
@@ -197,29 +133,16 @@ fn a_sample_is_private_and_complete() {
     assert!(relay.line().starts_with("ready: relay "));
     let path = config.to_str().unwrap();
     let status = document(&["status", "--config", path]);
-    assert_eq!(
-        (&status["role"], &status["exit_flows"]["open"]),
-        (&"relay".into(), &0.into())
-    );
+    assert_eq!((&status["role"], &status["exit_flows"]["open"]), (&"relay".into(), &0.into()));
     assert_eq!(status["listen"], addresses[2].to_string());
-    assert_eq!(
-        document(&["circuits", "--config", path])["circuits"],
-        Value::Array(Vec::new())
-    );
+    assert_eq!(document(&["circuits", "--config", path])["circuits"], Value::Array(Vec::new()));
     let said = error(1, &["circuits", "build", "--config", path]);
     assert!(said.contains("a relay builds no circuits"), "{said}");
     document(&["stop", "--config", path]);
     assert!(relay.end().success());
     assert!(!out.join("relay3/run/control.sock").exists());
 
-    let again = chive(&[
-        "network",
-        "sample",
-        "--relays",
-        "1",
-        "--out",
-        out.to_str().unwrap(),
-    ]);
+    let again = chive(&["network", "sample", "--relays", "1", "--out", out.to_str().unwrap()]);
     assert!(text(&again.stderr).contains("is not empty"));
 }
 
@@ -237,15 +160,10 @@ fn a_network_file_of_another_signer_is_refused() {
     // A relay whose descriptor is not in the file has no use.
     let signer = |out: &Path| {
         let text = fs::read_to_string(out.join("client.toml")).unwrap();
-        text.lines()
-            .find(|line| line.starts_with("signer"))
-            .unwrap()
-            .to_owned()
+        text.lines().find(|line| line.starts_with("signer")).unwrap().to_owned()
     };
     let config = a.join("relay1/relay.toml");
-    let text = fs::read_to_string(&config)
-        .unwrap()
-        .replace(&signer(&a), &signer(&b));
+    let text = fs::read_to_string(&config).unwrap().replace(&signer(&a), &signer(&b));
     fs::write(&config, text).unwrap();
     let said = error(1, &run_relay(&config));
     assert!(said.contains("no descriptor of this relay is known"), "{said}");
@@ -273,10 +191,7 @@ fn a_busy_port_names_its_setting() {
     sample(&out, &addresses, 1);
     let _udp = UdpSocket::bind(addresses[0]).unwrap();
     let said = error(1, &run_relay(&out.join("relay1/relay.toml")));
-    assert!(
-        said.contains(&addresses[0].to_string()) && said.contains("setting `listen`"),
-        "{said}"
-    );
+    assert!(said.contains(&addresses[0].to_string()) && said.contains("setting `listen`"), "{said}");
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = tcp.local_addr().unwrap().to_string();
     let config = out.join("client.toml");
@@ -301,11 +216,7 @@ fn a_control_socket_in_use_is_not_taken_and_a_stale_one_is() {
     sample(&out, &free_addresses(2), 1);
     let [one, two] = [1, 2].map(|n| out.join(format!("relay{n}/relay.toml")));
     let text = fs::read_to_string(&two).unwrap();
-    fs::write(
-        &two,
-        text.replace("run/control.sock", "../relay1/run/control.sock"),
-    )
-    .unwrap();
+    fs::write(&two, text.replace("run/control.sock", "../relay1/run/control.sock")).unwrap();
     let socket = out.join("relay1/run/control.sock");
     fs::create_dir(out.join("relay1/run")).unwrap();
     fs::set_permissions(out.join("relay1/run"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -315,10 +226,7 @@ fn a_control_socket_in_use_is_not_taken_and_a_stale_one_is() {
     relay.line();
     assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
     let said = error(1, &run_relay(&two));
-    assert!(
-        said.contains("another chive answers on") && said.contains("setting `control`"),
-        "{said}"
-    );
+    assert!(said.contains("another chive answers on") && said.contains("setting `control`"), "{said}");
     document(&["status", "--control", socket.to_str().unwrap()]);
     relay.end_by("TERM");
     assert!(!socket.exists());

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use serde_json::Value;
 
-use super::processes::{Network, Process, are_free, chive, eventually, text};
+use super::processes::{Network, Process, are_free, chive, document, eventually, text};
 use super::socks::{To, connect, ip, raw};
 use super::target::{Target, hash, pattern};
 
@@ -39,20 +40,11 @@ fn bytes_arrive_whole_both_ways() {
     let network = Network::start(5);
     let client = network.client("client", 3);
     let target = Target::open();
-    assert_eq!(
-        hash(&download(client.socks, &target, TEN_MB)),
-        hash(&pattern(TEN_MB))
-    );
-    assert_eq!(
-        upload(client.socks, &target, &pattern(TEN_MB)),
-        hash(&pattern(TEN_MB))
-    );
+    assert_eq!(hash(&download(client.socks, &target, TEN_MB)), hash(&pattern(TEN_MB)));
+    assert_eq!(upload(client.socks, &target, &pattern(TEN_MB)), hash(&pattern(TEN_MB)));
     assert_eq!(target.visitors(), BTreeSet::from([target.address.ip()]));
     let status = client.ask(&["status"]);
-    assert_eq!(
-        (&status["role"], &status["state"]),
-        (&"client".into(), &"ready".into())
-    );
+    assert_eq!((&status["role"], &status["state"]), (&"client".into(), &"ready".into()));
     for direction in ["bytes_up", "bytes_down"] {
         assert!(status[direction].as_u64().unwrap() >= TEN_MB as u64, "{status}");
     }
@@ -66,10 +58,7 @@ fn bytes_arrive_whole_both_ways() {
 
 #[test]
 fn curl_downloads_through_the_network() {
-    let asked = Command::new("curl")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status();
+    let asked = Command::new("curl").arg("--version").stdout(Stdio::null()).status();
     if asked.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         eprintln!("curl is not installed: nothing is tested here");
         return;
@@ -78,18 +67,8 @@ fn curl_downloads_through_the_network() {
     let client = network.client("client", 3);
     let target = Target::open();
     let output = Command::new("curl")
-        .args([
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--max-time",
-            "60",
-            "--socks5-hostname",
-        ])
-        .args([
-            client.socks.to_string(),
-            format!("http://{}/1000000", target.address),
-        ])
+        .args(["--silent", "--show-error", "--fail", "--max-time", "60", "--socks5-hostname"])
+        .args([client.socks.to_string(), format!("http://{}/1000000", target.address)])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -110,11 +89,7 @@ fn a_hundred_fetches_at_once_come_out_right() {
                 })
             })
             .collect();
-        let right = fetches
-            .into_iter()
-            .filter_map(|fetch| fetch.join().ok())
-            .filter(|right| *right)
-            .count();
+        let right = fetches.into_iter().filter_map(|fetch| fetch.join().ok()).filter(|right| *right).count();
         assert_eq!(right, 100, "the client's log: {}", client.process.log());
     });
 }
@@ -136,9 +111,7 @@ fn one_direction_may_end_before_the_other() {
     let late = pattern(100_000);
     stream.write_all(&late).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    eventually("the bytes after the end", || {
-        (target.after_half_close() == late).then_some(())
-    });
+    eventually("the bytes after the end", || (target.after_half_close() == late).then_some(()));
 }
 
 // circuit.exit.1, circuit.exit.2
@@ -165,30 +138,17 @@ fn paths_have_one_to_five_different_relays() {
     let target = Target::open();
     for hops in 1..=5 {
         let client = network.client(&format!("client{hops}"), hops);
-        assert_eq!(
-            hash(&download(client.socks, &target, 100_000)),
-            hash(&pattern(100_000)),
-            "{hops} hops"
-        );
+        assert_eq!(hash(&download(client.socks, &target, 100_000)), hash(&pattern(100_000)), "{hops} hops");
         let mut stream = connect(client.socks, None, &ip(target.address)).unwrap();
         stream.write_all(b"hold\n").unwrap();
         stream.read_exact(&mut [0; 4]).unwrap();
         let circuits = client.busy_circuits();
-        let [circuit] = circuits.as_slice() else {
-            panic!("one circuit carries the stream: {circuits:?}")
-        };
-        let path: BTreeSet<_> = circuit["path"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|hop| hop["address"].as_str().unwrap())
-            .collect();
+        let [circuit] = circuits.as_slice() else { panic!("one circuit carries the stream: {circuits:?}") };
+        let path: BTreeSet<_> =
+            circuit["path"].as_array().unwrap().iter().map(|hop| hop["address"].as_str().unwrap()).collect();
         assert_eq!(path.len(), hops, "{circuit}");
         let last = circuit["path"][hops - 1]["address"].as_str().unwrap();
-        assert!(
-            network.addresses[3..].iter().any(|exit| exit.to_string() == last),
-            "{circuit}"
-        );
+        assert!(network.addresses[3..].iter().any(|exit| exit.to_string() == last), "{circuit}");
     }
 }
 
@@ -212,10 +172,7 @@ fn credentials_keep_streams_on_circuits_of_their_own() {
         hold(Some(("bob", "one"))),
     ];
     let circuits = client.busy_circuits();
-    let mut streams: Vec<_> = circuits
-        .iter()
-        .map(|circuit| circuit["streams"].as_u64().unwrap())
-        .collect();
+    let mut streams: Vec<_> = circuits.iter().map(|circuit| circuit["streams"].as_u64().unwrap()).collect();
     streams.sort_unstable();
     assert_eq!(streams, [1, 1, 1, 2], "{circuits:?}");
 }
@@ -237,10 +194,7 @@ fn garbage_on_the_socks_port_hurts_nobody() {
     assert!(say(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with(b"HTTP/1.1 501"));
     assert_eq!(say(&[4, 1, 0, 80, 127, 0, 0, 1, 0]), [0, 91, 0, 0, 0, 0, 0, 0]);
     assert_eq!(say(&[5, 1, 9]), [5, 0xff]);
-    assert_eq!(
-        say(&[5, 1, 0, 5, 2, 0, 1, 127, 0, 0, 1, 0, 80])[..4],
-        [5, 0, 5, 7]
-    );
+    assert_eq!(say(&[5, 1, 0, 5, 2, 0, 1, 127, 0, 0, 1, 0, 80])[..4], [5, 0, 5, 7]);
     for garbage in [&[5][..], &[5, 255], &[0xff; 5_000], &pattern(5_000)[..], b""] {
         say(garbage);
     }
@@ -256,20 +210,11 @@ fn test_circuits_are_built_and_closed_again() {
     let network = Network::start(4);
     let client = network.client("client", 3);
     let report = client.ask(&["circuits", "build", "--count", "30", "--concurrency", "5"]);
-    assert_eq!(
-        (&report["asked"], &report["built"]),
-        (&30.into(), &30.into()),
-        "{report}"
-    );
+    assert_eq!((&report["asked"], &report["built"]), (&30.into(), &30.into()), "{report}");
     assert!(report["ms"]["p50"].as_f64().unwrap() <= report["ms"]["max"].as_f64().unwrap());
     eventually("no test circuit is left", || {
         let circuits = client.ask(&["circuits"]);
-        let left = circuits["circuits"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|c| c["purpose"] == "test")
-            .count();
+        let left = circuits["circuits"].as_array().unwrap().iter().filter(|c| c["purpose"] == "test").count();
         (left == 0).then_some(())
     });
 }
@@ -314,9 +259,7 @@ fn what_is_stopped_leaves_nothing_behind() {
     }
     for (number, address) in (1..).zip(&network.addresses) {
         assert!(!network.file(&format!("relay{number}/run/control.sock")).exists());
-        eventually("the ports are free", || {
-            are_free(*address, client.socks).then_some(())
-        });
+        eventually("the ports are free", || are_free(*address, client.socks).then_some(()));
     }
 }
 
@@ -327,17 +270,11 @@ fn the_demonstration_checks_itself() {
         let said = text(&output.stdout);
         assert!(output.status.success(), "{said}{}", text(&output.stderr));
         let last = said.lines().last().unwrap();
-        assert!(
-            last.starts_with("check passed: 8.0 MiB down and 8.0 MiB up, byte for byte"),
-            "{last}"
-        );
+        assert!(last.starts_with("check passed: 8.0 MiB down and 8.0 MiB up, byte for byte"), "{last}");
     }
     let output = chive(&["demo", "--check", "--output", "json"]);
     let last: Value = serde_json::from_str(text(&output.stdout).lines().last().unwrap()).unwrap();
-    assert_eq!(
-        (&last["event"], &last["passed"], &last["hops"]),
-        (&"check".into(), &true.into(), &3.into())
-    );
+    assert_eq!((&last["event"], &last["passed"], &last["hops"]), (&"check".into(), &true.into(), &3.into()));
     assert_eq!(last["path"].as_array().unwrap().len(), 3);
 }
 
@@ -354,13 +291,14 @@ fn the_demonstration_ends_by_a_signal() {
         };
         let [socks, site] = ["socks", "site"].map(|key| ready[key].as_str().unwrap().parse().unwrap());
         let mut stream = connect(socks, None, &ip(site)).unwrap();
-        stream
-            .write_all(b"GET /address HTTP/1.1\r\nhost: x\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"GET /address HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("\r\n\r\n127.0.0.1\n"), "{answer}");
+        let control = ready["control"].as_str().unwrap();
+        assert_eq!(document(&["status", "--control", control])["state"], "ready");
         demo.end_by(signal);
+        assert!(!Path::new(control).ancestors().nth(2).unwrap().exists());
         eventually("the port is free", || TcpListener::bind(socks).ok());
     }
 }

@@ -18,10 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chive"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .env_remove("CHIVE_LOG");
+    command.args(arguments).stdin(Stdio::null()).env_remove("CHIVE_LOG");
     command
 }
 
@@ -53,17 +50,9 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the binary with its log in `folder`.
     pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let (_, log) = tempfile::Builder::new()
-            .prefix("log")
-            .tempfile_in(folder)
-            .unwrap()
-            .keep()
-            .unwrap();
-        let mut child = command(arguments)
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
+        let (_, log) = tempfile::Builder::new().prefix("log").tempfile_in(folder).unwrap().keep().unwrap();
+        let mut child =
+            command(arguments).stdout(Stdio::piped()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -76,9 +65,7 @@ impl Process {
 
     /// The next line of its output.
     pub(crate) fn line(&self) -> String {
-        self.lines
-            .recv_timeout(PATIENCE)
-            .unwrap_or_else(|_| panic!("no line came; its log: {}", self.log()))
+        self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line came; its log: {}", self.log()))
     }
 
     /// What it wrote to standard error.
@@ -91,13 +78,7 @@ impl Process {
     /// Sends it a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
     /// Waits for its end.
@@ -116,12 +97,7 @@ impl Process {
     pub(crate) fn end_by(&mut self, signal: &str) {
         self.signal(signal);
         let status = self.end();
-        assert_eq!(
-            (status.code(), status.signal()),
-            (Some(0), None),
-            "{}",
-            self.log()
-        );
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{}", self.log());
     }
 }
 
@@ -146,13 +122,9 @@ pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) 
 
 /// Free UDP addresses, each on a loopback address of its own.
 pub(crate) fn free_addresses(count: u8) -> Vec<SocketAddr> {
-    let sockets: Vec<_> = (1..=count)
-        .map(|n| UdpSocket::bind(SocketAddr::from(([127, 0, 0, n], 0))).unwrap())
-        .collect();
-    sockets
-        .iter()
-        .map(|socket| socket.local_addr().unwrap())
-        .collect()
+    let sockets: Vec<_> =
+        (1..=count).map(|n| UdpSocket::bind(SocketAddr::from(([127, 0, 0, n], 0))).unwrap()).collect();
+    sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
 }
 
 /// Writes the files of a sample network; exits may reach everything on loopback.
@@ -197,14 +169,8 @@ impl Network {
         let folder = tempfile::tempdir().unwrap();
         let addresses = free_addresses(relays);
         sample(&folder.path().join("net"), &addresses, 2.min(addresses.len()));
-        let mut network = Self {
-            folder,
-            relays: Vec::new(),
-            addresses,
-        };
-        network.relays = (1..=usize::from(relays))
-            .map(|number| network.start_relay(number))
-            .collect();
+        let mut network = Self { folder, relays: Vec::new(), addresses };
+        network.relays = (1..=usize::from(relays)).map(|number| network.start_relay(number)).collect();
         network
     }
 
@@ -217,20 +183,10 @@ impl Network {
         let config = self.file(&format!("relay{number}/relay.toml"));
         let relay = Process::start(
             self.folder.path(),
-            &[
-                "relay",
-                "run",
-                "--config",
-                config.to_str().unwrap(),
-                "--output",
-                "json",
-            ],
+            &["relay", "run", "--config", config.to_str().unwrap(), "--output", "json"],
         );
         let ready: Value = serde_json::from_str(&relay.line()).unwrap();
-        assert_eq!(
-            (&ready["event"], &ready["role"]),
-            (&"ready".into(), &"relay".into())
-        );
+        assert_eq!((&ready["event"], &ready["role"]), (&"ready".into(), &"relay".into()));
         relay
     }
 
@@ -238,33 +194,16 @@ impl Network {
     pub(crate) fn client(&self, name: &str, hops: usize) -> Client {
         let config = self.file(&format!("{name}.toml"));
         let text = std::fs::read_to_string(self.file("client.toml")).unwrap();
-        std::fs::write(
-            &config,
-            text.replace("run/control.sock", &format!("run/{name}.sock")),
-        )
-        .unwrap();
-        let arguments = [
-            "up",
-            "--config",
-            config.to_str().unwrap(),
-            "--socks",
-            "127.0.0.1:0",
-        ];
+        std::fs::write(&config, text.replace("run/control.sock", &format!("run/{name}.sock"))).unwrap();
+        let arguments = ["up", "--config", config.to_str().unwrap(), "--socks", "127.0.0.1:0"];
         let hops = hops.to_string();
         let more = ["--hops", &hops, "--output", "json"];
         let process = Process::start(self.folder.path(), &[&arguments[..], &more].concat());
         let ready: Value = serde_json::from_str(&process.line()).unwrap();
-        assert_eq!(
-            (&ready["event"], &ready["role"]),
-            (&"ready".into(), &"client".into())
-        );
+        assert_eq!((&ready["event"], &ready["role"]), (&"ready".into(), &"client".into()));
         let socks = ready["listen"].as_str().unwrap().parse().unwrap();
         let control = ready["control"].as_str().unwrap().into();
-        Client {
-            process,
-            socks,
-            control,
-        }
+        Client { process, socks, control }
     }
 }
 
@@ -277,10 +216,7 @@ impl Client {
     /// The circuits that carry streams now.
     pub(crate) fn busy_circuits(&self) -> Vec<Value> {
         let circuits = self.ask(&["circuits"])["circuits"].as_array().unwrap().clone();
-        circuits
-            .into_iter()
-            .filter(|circuit| circuit["streams"].as_u64().unwrap() > 0)
-            .collect()
+        circuits.into_iter().filter(|circuit| circuit["streams"].as_u64().unwrap() > 0).collect()
     }
 }
 

@@ -38,10 +38,7 @@ fn name(path: &Path) -> String {
 /// The numbered requirements of the specification: `area.topic.1`.
 fn requirements() -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
-    for page in files(".md")
-        .iter()
-        .filter(|page| name(page).starts_with("docs/spec/0"))
-    {
+    for page in files(".md").iter().filter(|page| name(page).starts_with("docs/spec/0")) {
         for line in fs::read_to_string(page).unwrap().lines() {
             if let Some(id) = line.strip_prefix("- `").and_then(|rest| rest.split('`').next()) {
                 assert!(ids.insert(id.to_owned()), "{id} stands twice");
@@ -75,10 +72,7 @@ fn every_requirement_is_cited_by_code_and_by_a_test() {
         tests.extend(cited(test));
     }
     let ids = requirements();
-    let uncited: Vec<_> = ids
-        .iter()
-        .filter(|id| !code.contains_key(*id) || !tests.contains(*id))
-        .collect();
+    let uncited: Vec<_> = ids.iter().filter(|id| !code.contains_key(*id) || !tests.contains(*id)).collect();
     assert!(uncited.is_empty(), "not cited by code and test both: {uncited:?}");
     let areas: BTreeSet<_> = ids.iter().filter_map(|id| id.split('.').next()).collect();
     let gone: Vec<_> = code
@@ -94,11 +88,7 @@ fn every_requirement_is_cited_by_code_and_by_a_test() {
 
 #[test]
 fn files_are_short_and_nothing_is_left_undone() {
-    let marks = [
-        ["to", "do!("].concat(),
-        ["unimplemented", "!("].concat(),
-        ["FIX", "ME"].concat(),
-    ];
+    let marks = [["to", "do!("].concat(), ["unimplemented", "!("].concat(), ["FIX", "ME"].concat()];
     let allow = ["#[al", "low("].concat();
     let ignored = ["#[ig", "nore]"].concat();
     for file in files(".rs") {

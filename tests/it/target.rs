@@ -78,10 +78,7 @@ fn serve(mut stream: TcpStream, notes: &Mutex<Notes>) -> std::io::Result<()> {
             let count = path.trim_start_matches('/').parse().unwrap_or(0);
             while from.read_line(&mut line)? > 2 {}
             let body = pattern(count);
-            write!(
-                stream,
-                "HTTP/1.1 200 OK\r\ncontent-length: {count}\r\nconnection: close\r\n\r\n"
-            )?;
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {count}\r\nconnection: close\r\n\r\n")?;
             stream.write_all(&body)?;
         }
         ["give", count] => stream.write_all(&pattern(count.parse().map_err(std::io::Error::other)?))?,

@@ -258,6 +258,7 @@ fn one_bad_relay_is_named() {
     }
 }
 
+// directory.file.3
 #[test]
 fn an_unknown_key_names_the_nearest() {
     let text = sample().to_text();

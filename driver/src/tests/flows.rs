@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::toy::{PIPE, Toy};
 use super::{Running, on_one_thread, until};
+use crate::flow::pump_lingering;
 use crate::{Ended, pump};
 
 /// Two TCP connections, each tied to one of two flows that the toy joins, and the tasks that pump them.
@@ -44,10 +45,7 @@ impl Pair {
             let shared = Rc::clone(&toy.shared);
             spawn_local(async move { pump(&shared, FlowId(flow), tcp, early).await })
         };
-        let pumps = [
-            start(2 * number, left_inner, early),
-            start(2 * number + 1, right_inner, b""),
-        ];
+        let pumps = [start(2 * number, left_inner, early), start(2 * number + 1, right_inner, b"")];
         Self { left, right, pumps }
     }
 
@@ -128,9 +126,7 @@ fn each_direction_ends_on_its_own() {
 }
 
 fn is_reset(result: &io::Result<usize>) -> bool {
-    result
-        .as_ref()
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
 }
 
 // circuit.stream.3
@@ -190,8 +186,7 @@ fn what_a_closed_flow_left_is_delivered_to_a_slow_reader() {
         assert_eq!(pair.left.read(&mut [0]).await.unwrap(), 0);
         until(|| pair.pumps[0].is_finished()).await;
         assert!(!pair.pumps[1].is_finished());
-        toy.shared
-            .with_node(|toy, _| toy.events.push_back(Event::Closed(FlowId(1))));
+        toy.shared.with_node(|toy, _| toy.events.push_back(Event::Closed(FlowId(1))));
         let mut bytes = Vec::new();
         pair.right.read_to_end(&mut bytes).await.unwrap();
         assert_eq!(bytes, vec![7; PIPE]);
@@ -203,12 +198,16 @@ fn what_a_closed_flow_left_is_delivered_to_a_slow_reader() {
 fn a_closed_flow_does_not_wait_for_a_reader_that_never_reads() {
     on_one_thread(async {
         let toy = Running::start(Toy::default());
-        let pair = Pair::new(&toy, 0, b"").await;
-        fill(&pair.left, &toy).await;
-        toy.shared
-            .with_node(|toy, _| toy.events.push_back(Event::Closed(FlowId(1))));
-        let [_, pump] = pair.pumps;
-        assert_eq!(pump.await.unwrap(), Ended::ByReset);
+        let ((left, left_inner), (_right, right_inner)) = (connection(4096).await, connection(4096).await);
+        let other = Rc::clone(&toy.shared);
+        spawn_local(async move { pump(&other, FlowId(0), left_inner, b"").await });
+        let soon = Duration::from_millis(100);
+        let pump = pump_lingering(&toy.shared, FlowId(1), right_inner, b"", soon);
+        let (ended, ()) = tokio::join!(pump, async {
+            fill(&left, &toy).await;
+            toy.shared.with_node(|toy, _| toy.events.push_back(Event::Closed(FlowId(1))));
+        });
+        assert_eq!(ended, Ended::ByReset);
     });
 }
 
@@ -219,8 +218,7 @@ fn a_reset_by_the_node_resets_both_connections() {
         let mut pair = Pair::new(&toy, 0, b"").await;
         pair.left.write_all(b"x").await.unwrap();
         assert_eq!(pair.right.read_u8().await.unwrap(), b'x');
-        toy.shared
-            .with_node(|toy, now| circuit::node::Node::flow_reset(toy, now, FlowId(0)));
+        toy.shared.with_node(|toy, now| circuit::node::Node::flow_reset(toy, now, FlowId(0)));
         assert!(is_reset(&pair.left.read(&mut [0]).await));
         assert!(is_reset(&pair.right.read(&mut [0]).await));
         assert_eq!(pair.ended().await, [Ended::ByReset; 2]);
@@ -266,11 +264,7 @@ async fn fill(tcp: &TcpStream, toy: &Running) -> u64 {
             length += n as u64;
         }
     }
-    until(|| {
-        toy.shared
-            .look(|toy| toy.ends.values().any(|end| end.bytes.len() == PIPE))
-    })
-    .await;
+    until(|| toy.shared.look(|toy| toy.ends.values().any(|end| end.bytes.len() == PIPE))).await;
     length
 }
 
@@ -303,11 +297,7 @@ fn a_reader_that_is_slow_holds_the_writer_back() {
 
 /// Both directions of one pair at once.
 async fn exchange(pair: Pair, seed: u64, blocks: u64) {
-    let Pair {
-        mut left,
-        mut right,
-        pumps,
-    } = pair;
+    let Pair { mut left, mut right, pumps } = pair;
     let ((mut left_in, mut left_out), (mut right_in, mut right_out)) = (left.split(), right.split());
     let (a, b, c, d) = tokio::join!(
         write_all(&mut left_out, seed, blocks),
@@ -336,11 +326,7 @@ fn fifty_flows_at_once_do_not_mix() {
         let toy = Running::start(Toy::default());
         let mut tasks = Vec::new();
         for number in 0..50 {
-            tasks.push(spawn_local(exchange(
-                Pair::new(&toy, number, b"").await,
-                100 * number,
-                40,
-            )));
+            tasks.push(spawn_local(exchange(Pair::new(&toy, number, b"").await, 100 * number, 40)));
         }
         for task in tasks {
             task.await.unwrap();

@@ -16,51 +16,23 @@ use crate::{Outside, UdpSocket};
 fn forwards(routes: u32, count: u64, pick: impl Fn(u64) -> u32) {
     on_one_thread(async {
         let sinks: Vec<_> = (0..routes).map(|_| Running::start(Toy::sink())).collect();
-        let relay = Running::start(Toy {
-            routes: sinks.iter().map(|sink| sink.address).collect(),
-            ..Toy::default()
-        });
+        let relay =
+            Running::start(Toy { routes: sinks.iter().map(|sink| sink.address).collect(), ..Toy::default() });
         let source = Running::start(Toy::sink());
         source.send((0..count).map(|n| (relay.address, packet(pick(n), n))));
-        until(|| {
-            sinks
-                .iter()
-                .map(|sink| sink.shared.counters().packets_in)
-                .sum::<u64>()
-                == count
-        })
-        .await;
+        until(|| sinks.iter().map(|sink| sink.shared.counters().packets_in).sum::<u64>() == count).await;
         for (route, sink) in (0..).zip(&sinks) {
-            let expected: Vec<_> = (0..count)
-                .filter(|n| pick(*n) == route)
-                .map(|n| (route, n))
-                .collect();
+            let expected: Vec<_> = (0..count).filter(|n| pick(*n) == route).map(|n| (route, n)).collect();
             assert_eq!(sink.shared.look(|toy| toy.seen.clone()), expected);
         }
         let counters = relay.shared.counters();
         assert_eq!((counters.packets_in, counters.packets_out), (count, count));
-        assert_eq!(
-            (counters.bytes_in, counters.bytes_out),
-            (count * PACKET as u64, count * PACKET as u64)
-        );
-        assert_eq!(
-            (
-                counters.send_refused,
-                counters.receive_errors,
-                counters.drops.total()
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((counters.bytes_in, counters.bytes_out), (count * PACKET as u64, count * PACKET as u64));
+        assert_eq!((counters.send_refused, counters.receive_errors, counters.drops.total()), (0, 0, 0));
         relay.assert_nothing_wrong();
         if cfg!(target_os = "linux") {
-            assert!(
-                counters.receive_batches < count / 8,
-                "bursts are received together: {counters:?}"
-            );
-            assert!(
-                counters.send_batches < count / 4,
-                "bursts are sent together: {counters:?}"
-            );
+            assert!(counters.receive_batches < count / 8, "bursts are received together: {counters:?}");
+            assert!(counters.send_batches < count / 4, "bursts are sent together: {counters:?}");
         }
     });
 }
@@ -148,10 +120,7 @@ fn icmp_errors_are_counted_and_survived() {
         let counters = echo.shared.counters();
         assert_eq!(counters.packets_in, 100);
         if cfg!(target_os = "linux") {
-            assert!(
-                counters.receive_errors + counters.send_refused > 0,
-                "{counters:?}"
-            );
+            assert!(counters.receive_errors + counters.send_refused > 0, "{counters:?}");
         }
     });
 }
@@ -171,10 +140,7 @@ fn addresses_that_cannot_be_sent_to_harm_nothing() {
         let counters = source.shared.counters();
         assert_eq!((counters.send_refused, counters.packets_out), (9, 100));
         if cfg!(target_os = "linux") {
-            assert!(
-                counters.send_batches < 20,
-                "bursts are still sent together: {counters:?}"
-            );
+            assert!(counters.send_batches < 20, "bursts are still sent together: {counters:?}");
         }
     });
 }
@@ -206,24 +172,13 @@ impl Outside for Store {
 fn what_is_to_be_stored_is_stored_before_anything_is_sent() {
     on_one_thread(async {
         let stored = Rc::new(Cell::new(0));
-        let witness = || Toy {
-            stored_elsewhere: Some(Rc::clone(&stored)),
-            ..Toy::sink()
-        };
+        let witness = || Toy { stored_elsewhere: Some(Rc::clone(&stored)), ..Toy::sink() };
         let (source, sink) = (Running::start(witness()), Running::start(witness()));
-        let toy = Toy {
-            routes: vec![sink.address],
-            stored: Rc::clone(&stored),
-            ..Toy::default()
-        };
+        let toy = Toy { routes: vec![sink.address], stored: Rc::clone(&stored), ..Toy::default() };
         let store = Store(Rc::clone(&stored));
         let relay = Running::start_with(toy, any_port(), store, std::future::pending());
         let index = |n| {
-            if n % 2 == 0 {
-                STORE_AND_ECHO
-            } else {
-                STORE_AND_FORWARD
-            }
+            if n % 2 == 0 { STORE_AND_ECHO } else { STORE_AND_FORWARD }
         };
         source.send((0..200).map(|n| (relay.address, packet(index(n), n))));
         until(|| source.shared.counters().packets_in == 100 && sink.shared.counters().packets_in == 100)
@@ -292,17 +247,10 @@ fn events_of_flows_that_nobody_pumps_go_outside() {
 fn a_taken_port_is_told_with_address_and_setting() {
     on_one_thread(async {
         let first = any_port();
-        let error = UdpSocket::bind(first.local_address(), "relay.listen")
-            .unwrap_err()
-            .to_string();
+        let error = UdpSocket::bind(first.local_address(), "relay.listen").unwrap_err().to_string();
         assert!(error.contains(&first.local_address().to_string()), "{error}");
-        assert!(
-            error.contains("choose another port, in the setting `relay.listen`"),
-            "{error}"
-        );
-        let error = UdpSocket::bind("192.0.2.1:5".parse().unwrap(), "listen")
-            .unwrap_err()
-            .to_string();
+        assert!(error.contains("choose another port, in the setting `relay.listen`"), "{error}");
+        let error = UdpSocket::bind("192.0.2.1:5".parse().unwrap(), "listen").unwrap_err().to_string();
         assert!(error.contains("does not have the address"), "{error}");
         assert!(first.buffer_sizes().receive > 0 && first.buffer_sizes().send > 0);
     });

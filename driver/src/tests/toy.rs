@@ -75,10 +75,7 @@ pub(super) const fn other(flow: FlowId) -> FlowId {
 
 impl Toy {
     pub(super) fn sink() -> Self {
-        Self {
-            sink: true,
-            ..Self::default()
-        }
+        Self { sink: true, ..Self::default() }
     }
 
     fn at(&mut self, now: Now) {
@@ -102,11 +99,7 @@ impl Node for Toy {
         packet: Packet<'_, Sealed>,
     ) -> Result<Verdict, DropReason> {
         self.at(now);
-        if self
-            .stored_elsewhere
-            .as_ref()
-            .is_some_and(|stored| stored.get() <= packet.counter())
-        {
+        if self.stored_elsewhere.as_ref().is_some_and(|stored| stored.get() <= packet.counter()) {
             self.wrong.push("sent before it was stored");
         }
         self.seen.push((packet.index(), packet.counter()));
@@ -146,8 +139,7 @@ impl Node for Toy {
     fn poll_transmit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
         self.at(now);
         if self.stored.get() < self.asked_to_store || !self.events.is_empty() {
-            self.wrong
-                .push("packets were asked for before all events were taken");
+            self.wrong.push("packets were asked for before all events were taken");
         }
         let (to, bytes) = self.out.pop_front()?;
         *out = bytes;

@@ -31,8 +31,9 @@ fn busy(seed: u64, capture: bool) -> World {
         world.sim.open(client, Wish::new("site", exchange));
     }
     world.sim.run_for(Duration::from_secs(4));
-    let middle = world.relays[2];
-    world.sim.restart(middle, netsim::fault::Disk::Kept);
+    // Not one that is the entry of a client.
+    let exit = world.relays[6];
+    world.sim.restart(exit, netsim::fault::Disk::Kept);
     world.sim.run_for(Duration::from_secs(16));
     world
 }

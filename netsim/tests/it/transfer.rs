@@ -22,7 +22,8 @@ fn below(rng: &mut Random, limit: u64) -> u64 {
 /// What a bad network does: up to 5 % loss, with bursts or without, reordering and duplication, 1 to 150 ms.
 fn rough(rng: &mut Random) -> Conditions {
     let loss = f64::from(u32::try_from(below(rng, 501)).unwrap()) / 10_000.0;
-    let bursts = Loss::Bursts { enter: loss / 4.0, leave: 0.25, bad: 1.0 };
+    let last = Duration::from_millis(20);
+    let bursts = Loss::Bursts { every: last.div_f64(loss.max(0.0001)), last };
     Conditions {
         delay: Duration::from_millis(1 + below(rng, 150)),
         jitter: Duration::from_millis(below(rng, 10)),
