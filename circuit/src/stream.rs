@@ -290,6 +290,7 @@ impl Streams {
     /// A packet with a long header (bit 0x80) or one that makes no sense is dropped. Errors: the peer broke a
     /// rule of QUIC, and the circuit ends.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<(), Misbehaved> {
+        // circuit.stream.1
         if packet.first().is_none_or(|first| first & 0x80 != 0) || packet.len() > MAX_QUIC_PACKET {
             return Ok(());
         }

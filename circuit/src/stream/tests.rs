@@ -216,6 +216,7 @@ fn closing_and_idling_say_why() {
 
 #[test]
 fn a_peer_that_breaks_the_rules_is_named() {
+    // circuit.stream.2
     for (name, frames, reason) in [
         ("ping", &b"\x01"[..], None),
         ("unknown frame", b"\x3f", Some("stream: malformed frame")),
@@ -258,7 +259,7 @@ fn a_peer_that_breaks_the_rules_is_named() {
         let lost = reason.map(|reason| StreamEvent::Lost(Lost::Broken(Misbehaved(reason))));
         assert_eq!(exit.poll_event(), lost, "{name}");
     }
-    // Dropped without a word: long headers, nonsense, the wrong tag, too long.
+    // circuit.stream.1: dropped without a word: long headers, nonsense, the wrong tag, too long.
     let (now, _, mut exit) = ends(&mut Rng(8), &StreamConfig::default());
     let mut wrong = raw(0, b"\x3f");
     *wrong.last_mut().unwrap() = 1;

@@ -50,8 +50,6 @@ pub(super) struct Toy {
     /// Shared with the outside: how many tags are stored.
     pub(super) stored: Rc<Cell<u64>>,
     pub(super) asked_to_store: u64,
-    /// How many tags the sender has stored: none of its packets may come earlier.
-    pub(super) stored_elsewhere: Option<Rc<Cell<u64>>>,
     pub(super) due: Option<Instant>,
     pub(super) later: VecDeque<(SocketAddr, [u8; PACKET])>,
     pub(super) last: Option<Instant>,
@@ -99,9 +97,6 @@ impl Node for Toy {
         packet: Packet<'_, Sealed>,
     ) -> Result<Verdict, DropReason> {
         self.at(now);
-        if self.stored_elsewhere.as_ref().is_some_and(|stored| stored.get() <= packet.counter()) {
-            self.wrong.push("sent before it was stored");
-        }
         self.seen.push((packet.index(), packet.counter()));
         self.senders.push(from);
         match packet.index() {
