@@ -33,7 +33,7 @@ pub enum Host {
     Name(String),
 }
 
-/// Where a stream goes; printed in full only on purpose, by [`Target::to_string`].
+/// Where a stream goes; printed in full only on purpose, by `to_string`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
     /// The host.

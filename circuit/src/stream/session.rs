@@ -26,7 +26,7 @@ use quinn_proto::{
 
 use super::{End, FIRST_STREAMS, PEER, STREAM_WINDOW, StreamConfig, StreamError, TIME_THRESHOLD, controller};
 
-/// [`MAX_QUIC_PACKET`] as quinn-proto counts it.
+/// [`super::MAX_QUIC_PACKET`] as quinn-proto counts it.
 const MTU: u16 = 1278;
 
 /// The peer acknowledges at the latest when it holds more than this many packets.
