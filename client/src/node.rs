@@ -73,6 +73,8 @@ struct Wish {
     stage: Stage,
     since: Instant,
     tries: u32,
+    /// The application ended its direction before the exit answered.
+    finished: bool,
 }
 
 /// Bytes of applications, and what went wrong.
@@ -198,7 +200,7 @@ impl ClientNode {
     /// [`Event::Answered`] follows in any case.
     pub fn open(&mut self, now: Now, isolation: Option<Credentials>, target: Target) -> FlowId {
         let flow = self.flows.reserve();
-        let wish = Wish { target, isolation, stage: Stage::Waiting, since: now.instant, tries: 0 };
+        let wish = Wish { target, isolation, stage: Stage::Waiting, since: now.instant, tries: 0, finished: false };
         self.wishes.insert(flow, wish);
         self.waiting.push_back(flow);
         self.settle(now);
@@ -234,7 +236,10 @@ impl ClientNode {
                 let path = path.iter().map(|hop| hop.id).collect();
                 self.pool.insert(key, Circuit::new(now.instant, path, purpose));
             }
-            Err(misuse) => self.counts.last_error = Some(misuse.to_string()),
+            Err(misuse) => {
+                self.counts.last_error = Some(misuse.to_string());
+                self.note_test(now, &purpose, Failure::NotSent);
+            }
         }
         self.act(now);
         Ok(())
@@ -291,11 +296,16 @@ impl ClientNode {
         if circuit.opened.is_none() {
             self.counts.failed += 1;
             self.counts.last_error = Some(format!("a circuit was not built: {}", failure.as_str()));
-            if let Purpose::Test(number) = circuit.purpose
-                && let Some(run) = self.tests.get_mut(&number)
-            {
-                run.note(now.instant, Err(failure));
-            }
+            self.note_test(now, &circuit.purpose, failure);
+        }
+    }
+
+    /// A circuit was not built: its test run, if it is of one, is told.
+    fn note_test(&mut self, now: Now, purpose: &Purpose, failure: Failure) {
+        if let Purpose::Test(number) = purpose
+            && let Some(run) = self.tests.get_mut(number)
+        {
+            run.note(now.instant, Err(failure));
         }
     }
 
@@ -547,7 +557,11 @@ impl Node for ClientNode {
     }
 
     fn flow_finish(&mut self, now: Now, flow: FlowId) {
-        self.flows.finish(flow);
+        match self.wishes.get_mut(&flow) {
+            // Until then the request may have to be made again.
+            Some(wish) if wish.stage != Stage::Open => wish.finished = true,
+            _ => self.flows.finish(flow),
+        }
         self.forget_if_over(now, flow);
     }
 

@@ -103,6 +103,10 @@ pub enum Failure {
     BadReply,
     /// A relay ended the circuit.
     Destroyed,
+    /// There is no path.
+    NoPath,
+    /// The client has as many circuits as it may have.
+    NotSent,
 }
 
 impl Failure {
@@ -114,6 +118,8 @@ impl Failure {
             Self::LinkLost => "link lost",
             Self::BadReply => "bad reply",
             Self::Destroyed => "destroyed",
+            Self::NoPath => "no path",
+            Self::NotSent => "not sent",
         }
     }
 }
@@ -139,7 +145,7 @@ pub struct TestRun {
 
 impl TestRun {
     /// A run of `asked` circuits.
-    pub const fn new(now: Instant, asked: usize, concurrency: usize) -> Self {
+    pub fn new(now: Instant, asked: usize, concurrency: usize) -> Self {
         Self {
             asked,
             concurrency,
@@ -147,7 +153,7 @@ impl TestRun {
             times: Vec::new(),
             failed: BTreeMap::new(),
             started: now,
-            ended: None,
+            ended: (asked == 0).then_some(now),
         }
     }
 

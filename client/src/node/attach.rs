@@ -1,7 +1,7 @@
 //! How streams of applications find their circuits.
 
 use super::{
-    BTreeMap, CircuitKey, ClientNode, Credentials, Entry, Event, FlowEvent, FlowId, FlowRead, Kind,
+    BTreeMap, CircuitKey, ClientNode, Credentials, Entry, Event, Failure, FlowEvent, FlowId, FlowRead, Kind,
     MAX_BUILDING, MAX_REQUEST, NoPath, Now, Purpose, ReplyCode, Request, Stage,
 };
 use std::time::Duration;
@@ -115,12 +115,7 @@ impl ClientNode {
                 run.begun += 1;
                 if let Err(no_path) = self.build(now, entry, Purpose::Test(number), None) {
                     self.counts.last_error = Some(no_path.to_string());
-                    if let Some(run) = self.tests.get_mut(&number) {
-                        *run.failed.entry("no path").or_default() += 1;
-                        if run.done() >= run.asked {
-                            run.ended = Some(now.instant);
-                        }
-                    }
+                    self.note_test(now, &Purpose::Test(number), Failure::NoPath);
                 }
             }
         }
@@ -178,6 +173,9 @@ impl ClientNode {
                     if code == ReplyCode::Succeeded {
                         if let Some(wish) = self.wishes.get_mut(&flow) {
                             wish.stage = Stage::Open;
+                            if wish.finished {
+                                self.flows.finish(flow);
+                            }
                         }
                         self.events.push_back(Event::Answered(flow, code));
                     } else {
