@@ -27,10 +27,7 @@ const LAST: usize = HOPS - 1;
 /// The cells of a pass.
 const CELLS: u32 = 64;
 const EPOCH: u32 = 7;
-const SUITES: [(&str, Suite); 2] = [
-    ("suite 1", Suite::Aegis128L),
-    ("suite 2", Suite::ChaCha20Poly1305),
-];
+const SUITES: [(&str, Suite); 2] = [("suite 1", Suite::Aegis128L), ("suite 2", Suite::ChaCha20Poly1305)];
 
 fn main() {
     let criterion = Criterion::default()
@@ -38,10 +35,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
-    let mut bench = Bench {
-        criterion,
-        rows: vec![],
-    };
+    let mut bench = Bench { criterion, rows: vec![] };
     for (name, suite) in SUITES {
         relay_stages(&mut bench, name, suite);
         origin_stages(&mut bench, name, suite);
@@ -81,30 +75,15 @@ impl Bench {
         passes.sort();
         let each = |pass: &Duration| pass.as_secs_f64() * 1e9 / f64::from(items);
         if let (Some(fastest), Some(median)) = (passes.first(), passes.get(passes.len() / 2)) {
-            self.rows.push(Row {
-                name: name.to_owned(),
-                median: each(median),
-                fastest: each(fastest),
-            });
+            self.rows.push(Row { name: name.to_owned(), median: each(median), fastest: each(fastest) });
         }
     }
 
     #[expect(clippy::print_stdout, reason = "the result of the benchmark")]
     fn print(&self) {
-        println!(
-            "\n{:<34} {:>10} {:>10} {:>14}",
-            "stage", "median ns", "fastest ns", "x goal 1500 ns"
-        );
-        for Row {
-            name,
-            median,
-            fastest,
-        } in &self.rows
-        {
-            println!(
-                "{name:<34} {median:>10.0} {fastest:>10.0} {:>14.2}",
-                median / GOAL
-            );
+        println!("\n{:<34} {:>10} {:>10} {:>14}", "stage", "median ns", "fastest ns", "x goal 1500 ns");
+        for Row { name, median, fastest } in &self.rows {
+            println!("{name:<34} {median:>10.0} {fastest:>10.0} {:>14.2}", median / GOAL);
         }
     }
 }
@@ -135,13 +114,7 @@ fn path(rng: &mut Random, suite: Suite) -> Vec<HopKeys> {
         rng.fill_bytes(&mut ratchet);
         (Secret::new(mask), Secret::new(ratchet))
     };
-    (0..HOPS)
-        .map(|_| HopKeys {
-            suite,
-            forward: draw(),
-            backward: draw(),
-        })
-        .collect()
+    (0..HOPS).map(|_| HopKeys { suite, forward: draw(), backward: draw() }).collect()
 }
 
 /// The first relay of a path: forward cells come from the origin, backward cells go to it.
@@ -154,9 +127,7 @@ fn relay_stages(bench: &mut Bench, name: &str, suite: Suite) {
         assert!(cells.iter_mut().all(|cell| origin.seal(&mut rng, LAST, cell)));
         timed(&mut cells, |cell| relay.open(at, cell) == Ok(Recognized::Onward))
     });
-    bench.stage(&format!("relay layer seal, {name}"), CELLS, || {
-        timed(&mut cells, |cell| relay.seal(cell))
-    });
+    bench.stage(&format!("relay layer seal, {name}"), CELLS, || timed(&mut cells, |cell| relay.seal(cell)));
 }
 
 fn origin_stages(bench: &mut Bench, name: &str, suite: Suite) {
@@ -187,22 +158,13 @@ struct Chain {
 impl Chain {
     fn new(suite: Suite) -> Self {
         let mut rng = Random::seed_from_u64(4);
-        let now = Now {
-            instant: now(),
-            unix_ms: 1_767_225_600_000,
-        };
+        let now = Now { instant: now(), unix_ms: 1_767_225_600_000 };
         let (mut nodes, mut peers) = (vec![], vec![]);
         for n in 1..=3u8 {
-            let keys = RelayKeys {
-                identity: IdentitySecret::random(&mut rng),
-                link: DhSecret::random(&mut rng),
-            };
+            let keys =
+                RelayKeys { identity: IdentitySecret::random(&mut rng), link: DhSecret::random(&mut rng) };
             let address = SocketAddr::from(([10, n, 0, 1], 4000));
-            peers.push(Peer {
-                id: keys.identity.id(),
-                link_key: keys.link.public(),
-                address,
-            });
+            peers.push(Peer { id: keys.identity.id(), link_key: keys.link.public(), address });
             let config = LinkConfig {
                 network: NetworkId([7; 16]),
                 relay: (n > 1).then_some(keys),
@@ -215,21 +177,10 @@ impl Chain {
         for (_, links) in &mut nodes {
             links.set_relays(peers.iter().map(|peer| (peer.link_key, peer.id)));
         }
-        let ways = [0, 1].map(|n| {
-            nodes[n]
-                .1
-                .dial(now, &peers[n + 1])
-                .expect("a relay may be dialled")
-        });
+        let ways = [0, 1].map(|n| nodes[n].1.dial(now, &peers[n + 1]).expect("a relay may be dialled"));
         let mut chain = Self { now, nodes, ways };
         while chain.carry() {}
-        assert!(
-            chain
-                .nodes
-                .iter()
-                .zip(ways)
-                .all(|((_, links), way)| links.is_up(way))
-        );
+        assert!(chain.nodes.iter().zip(ways).all(|((_, links), way)| links.is_up(way)));
         chain
     }
 
@@ -239,11 +190,8 @@ impl Chain {
         for n in 0..self.nodes.len() {
             let from = self.nodes[n].0;
             while let Some(to) = self.nodes[n].1.poll_transmit(self.now, &mut packet) {
-                let node = self
-                    .nodes
-                    .iter_mut()
-                    .find(|(address, _)| *address == to)
-                    .expect("it is a node of ours");
+                let node =
+                    self.nodes.iter_mut().find(|(address, _)| *address == to).expect("it is a node of ours");
                 assert!(node.1.open(self.now, from, Packet::received(&mut packet)).is_ok());
                 any = true;
             }
@@ -276,10 +224,7 @@ impl Chain {
 
     /// The entry seals a packet of its own for the next relay.
     fn seal(&mut self, packet: &mut [u8; PACKET]) -> bool {
-        self.nodes[1]
-            .1
-            .seal(self.now, self.ways[1], Packet::blank(packet))
-            .is_ok()
+        self.nodes[1].1.seal(self.now, self.ways[1], Packet::blank(packet)).is_ok()
     }
 }
 
@@ -293,9 +238,7 @@ fn link_stages(bench: &mut Bench, name: &str, suite: Suite) {
         }
         timed(&mut packets, |packet| chain.pass(packet, |_| false))
     });
-    bench.stage(&format!("link seal, {name}"), CELLS, || {
-        timed(&mut packets, |packet| chain.seal(packet))
-    });
+    bench.stage(&format!("link seal, {name}"), CELLS, || timed(&mut packets, |packet| chain.seal(packet)));
     let mut rng = Random::seed_from_u64(5);
     let keys = path(&mut rng, suite);
     let (mut origin, mut relay, at) = (Layers::new(&keys), RelayLayer::new(&keys[0]), chain.now.instant);
@@ -326,12 +269,7 @@ impl Net {
             terms: Terms::default(),
         };
         let path: Vec<_> = self.relays.iter().map(hop).collect();
-        let purpose = Purpose {
-            expiry: 3_000_000,
-            minute: 40_000,
-            exit: true,
-            early: b"early",
-        };
+        let purpose = Purpose { expiry: 3_000_000, minute: 40_000, exit: true, early: b"early" };
         setup::build(&mut self.rng, &path, purpose).expect("the path is right")
     }
 
@@ -359,9 +297,7 @@ impl Net {
 
 fn setup_stages(bench: &mut Bench) {
     let mut rng = Random::seed_from_u64(3);
-    let relays = [1, 2, 3]
-        .map(|n| (RelayId([n; 32]), DhSecret::random(&mut rng)))
-        .into();
+    let relays = [1, 2, 3].map(|n| (RelayId([n; 32]), DhSecret::random(&mut rng))).into();
     let mut net = Net { rng, relays };
     let (_, cell) = net.build();
     bench.stage("relay setup and reply", 1, || {

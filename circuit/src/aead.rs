@@ -68,11 +68,15 @@ impl AeadKey {
     }
 
     /// Checks the tag and opens `data` in place; on failure `data` is of no use.
-    pub fn open(&self, nonce: u64, associated: &[u8], data: &mut [u8], tag: &[u8; TAG]) -> Result<(), BadTag> {
+    pub fn open(
+        &self,
+        nonce: u64,
+        associated: &[u8],
+        data: &mut [u8],
+        tag: &[u8; TAG],
+    ) -> Result<(), BadTag> {
         match self.suite {
-            Suite::Aegis128L => {
-                self.aegis(nonce).decrypt_in_place(data, tag, associated).map_err(|_| BadTag)
-            }
+            Suite::Aegis128L => self.aegis(nonce).decrypt_in_place(data, tag, associated).map_err(|_| BadTag),
             Suite::ChaCha20Poly1305 => ChaCha20Poly1305::new(self.key.expose().into())
                 .decrypt_inout_detached(&chacha_nonce(nonce).into(), associated, data.into(), tag.into())
                 .map_err(|_| BadTag),

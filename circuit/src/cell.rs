@@ -81,8 +81,7 @@ pub fn read_body(body: &[u8; BODY]) -> Result<(BodyType, &[u8]), Malformed> {
         _ => return Err(Malformed("body type")),
     };
     // circuit.cell.5
-    let (data, zeros) =
-        data.split_at_checked(usize::from(head & 0x1fff)).ok_or(Malformed("body length"))?;
+    let (data, zeros) = data.split_at_checked(usize::from(head & 0x1fff)).ok_or(Malformed("body length"))?;
     if zeros.iter().any(|b| *b != 0) {
         return Err(Malformed("body padding"));
     }

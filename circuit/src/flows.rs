@@ -10,7 +10,9 @@ use rand_core::Rng as _;
 use crate::error::Misbehaved;
 use crate::keys::Random;
 use crate::node::{FlowId, FlowRead, FlowWrite};
-use crate::stream::{End, Lost, Read, StreamConfig, StreamError, StreamEvent, StreamId, StreamStats, Streams};
+use crate::stream::{
+    End, Lost, Read, StreamConfig, StreamError, StreamEvent, StreamId, StreamStats, Streams,
+};
 use crate::table::CircuitKey;
 
 /// The code of every reset and stop on the wire (circuit.stream.3).
@@ -156,7 +158,12 @@ impl Flows {
     }
 
     /// Takes a QUIC packet out of a body; an error ends the circuit (circuit.stream.2).
-    pub fn handle_packet(&mut self, now: Instant, circuit: CircuitKey, packet: &[u8]) -> Result<(), Misbehaved> {
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        circuit: CircuitKey,
+        packet: &[u8],
+    ) -> Result<(), Misbehaved> {
         let Some(carrier) = self.carriers.get_mut(&circuit) else { return Ok(()) };
         carrier.streams.handle_packet(now, packet)?;
         self.collect(circuit);
@@ -244,7 +251,9 @@ impl Flows {
                     self.open.insert(flow, Flow { circuit, stream, read_over: false, write_over: false });
                     Some(FlowEvent::Opened(flow, circuit))
                 }
-                StreamEvent::Readable(stream) => carrier.flows.get(&stream).map(|flow| FlowEvent::Readable(*flow)),
+                StreamEvent::Readable(stream) => {
+                    carrier.flows.get(&stream).map(|flow| FlowEvent::Readable(*flow))
+                }
                 // A writer that was stopped finds out by its next write.
                 StreamEvent::Writable(stream) | StreamEvent::Stopped(stream, _) => {
                     carrier.flows.get(&stream).map(|flow| FlowEvent::Writable(*flow))

@@ -363,7 +363,11 @@ impl Layers {
             if starts {
                 // circuit.cell.6: what did not fall off is as it started.
                 let untouched = slots.iter().take(REST - SLOT * hop);
-                return if untouched.fold(0, |all, b| all | b) == 0 { Ok(hop) } else { Err(DropReason::BadLayer) };
+                return if untouched.fold(0, |all, b| all | b) == 0 {
+                    Ok(hop)
+                } else {
+                    Err(DropReason::BadLayer)
+                };
             }
         }
         // circuit.cell.2: every tag was right, yet no hop started the cell.

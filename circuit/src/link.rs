@@ -242,9 +242,7 @@ pub struct Links {
 
 impl fmt::Debug for Links {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Links")
-            .field("slots", &self.slots.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Links").field("slots", &self.slots.len()).finish_non_exhaustive()
     }
 }
 
@@ -258,15 +256,8 @@ impl Links {
         let mut rng = Random::from_seed(seed);
         let own = config.relay.as_ref().map(|keys| {
             let link_key = keys.link.public();
-            let responder = Responder {
-                network: config.network,
-                id: keys.identity.id(),
-                link_key,
-            };
-            Own {
-                responder,
-                mac1_key: first_mac1_key(&link_key),
-            }
+            let responder = Responder { network: config.network, id: keys.identity.id(), link_key };
+            Own { responder, mac1_key: first_mac1_key(&link_key) }
         });
         Self {
             own,
@@ -318,9 +309,7 @@ impl Links {
     ) -> Result<Arrival<'a>, DropReason> {
         let (index, counter) = (packet.index(), packet.counter());
         if index == 0 {
-            return self
-                .open_handshake(now, from, packet.bytes())
-                .map(|()| Arrival::Consumed);
+            return self.open_handshake(now, from, packet.bytes()).map(|()| Arrival::Consumed);
         }
         // link.header.1
         let slot = match self.shared.indices.find(index).ok_or(DropReason::UnknownLink)? {
@@ -344,9 +333,7 @@ impl Links {
         link: LinkId,
         packet: Packet<'a, Opened>,
     ) -> Result<(Packet<'a, Sealed>, SocketAddr), DropReason> {
-        let link = get(&mut self.slots, link)
-            .filter(|link| link.up)
-            .ok_or(DropReason::LinkDown)?;
+        let link = get(&mut self.slots, link).filter(|link| link.up).ok_or(DropReason::LinkDown)?;
         let sealed = link.seal(now, packet, &mut self.shared)?;
         link.last_cell = now.instant;
         Ok((sealed, link.address))
@@ -503,9 +490,7 @@ impl Links {
     /// For how long the peer has not answered to what we sent.
     pub fn silence(&self, now: Now, link: LinkId) -> Duration {
         let since = self.link(link).and_then(|link| link.unanswered);
-        since.map_or(Duration::ZERO, |since| {
-            now.instant.saturating_duration_since(since)
-        })
+        since.map_or(Duration::ZERO, |since| now.instant.saturating_duration_since(since))
     }
 
     /// The peer's clock less ours in milliseconds, as its answer to our handshake showed it.
@@ -516,10 +501,7 @@ impl Links {
     /// All links, for display.
     pub fn snapshot(&self) -> Vec<LinkInfo> {
         let info = |(slot, link): (u32, &Link)| LinkInfo {
-            link: LinkId {
-                slot,
-                generation: self.generation(slot),
-            },
+            link: LinkId { slot, generation: self.generation(slot) },
             peer: link.role.relay(),
             up: link.up,
             rtt: link.rtt,
@@ -532,11 +514,7 @@ impl Links {
             lost: link.counts.lost,
             suite: link.current.as_ref().map(|session| session.suite),
         };
-        (0..)
-            .zip(&self.slots)
-            .filter_map(|(n, slot)| Some((n, slot.link.as_deref()?)))
-            .map(info)
-            .collect()
+        (0..).zip(&self.slots).filter_map(|(n, slot)| Some((n, slot.link.as_deref()?))).map(info).collect()
     }
 
     // --- what circuits need ------------------------------------------------------------------------------------
@@ -575,10 +553,7 @@ impl Links {
     }
 
     fn generation(&self, slot: u32) -> u32 {
-        usize::try_from(slot)
-            .ok()
-            .and_then(|n| self.slots.get(n))
-            .map_or(0, |slot| slot.generation)
+        usize::try_from(slot).ok().and_then(|n| self.slots.get(n)).map_or(0, |slot| slot.generation)
     }
 
     fn id_of(&self, slot: u32) -> Option<LinkId> {
@@ -606,11 +581,7 @@ impl Links {
         let mut link = Link::new(now, slot, role, link_key, address);
         if let Some(relay) = role.relay() {
             let pair = self.by_relay.entry(relay).or_default();
-            *(if role.dials() {
-                &mut pair.dialled
-            } else {
-                &mut pair.accepted
-            }) = Some(slot);
+            *(if role.dials() { &mut pair.dialled } else { &mut pair.accepted }) = Some(slot);
         }
         link.arm_now(now, &mut self.shared);
         let at = self.slots.get_mut(usize::try_from(slot).ok()?)?;
@@ -624,10 +595,7 @@ impl Links {
         let mut oldest: Option<(Instant, u32)> = None;
         for _ in 0..EVICTION_SAMPLE {
             let slot = self.shared.rng.next_u32() % count;
-            let idle = self
-                .at(slot)
-                .filter(|link| link.up && link.circuits == 0)
-                .map(|link| link.last_cell);
+            let idle = self.at(slot).filter(|link| link.up && link.circuits == 0).map(|link| link.last_cell);
             if let Some(since) = idle.filter(|at| now.instant.saturating_duration_since(*at) >= EVICTION_IDLE)
                 && oldest.is_none_or(|(at, _)| since < at)
             {
@@ -650,11 +618,7 @@ impl Links {
         if let Some(relay) = link.role.relay()
             && let Some(pair) = self.by_relay.get_mut(&relay)
         {
-            *(if link.role.dials() {
-                &mut pair.dialled
-            } else {
-                &mut pair.accepted
-            }) = None;
+            *(if link.role.dials() { &mut pair.dialled } else { &mut pair.accepted }) = None;
             if pair.dialled.is_none() && pair.accepted.is_none() {
                 self.by_relay.remove(&relay);
             }
@@ -692,17 +656,13 @@ impl Links {
             return;
         };
         at.generation = at.generation.wrapping_add(1);
-        let new = LinkId {
-            slot,
-            generation: at.generation,
-        };
+        let new = LinkId { slot, generation: at.generation };
         if let Some(link) = at.link.as_deref_mut() {
             link.circuits = 0;
             link.last_cell = now.instant;
             link.drop_old(&mut self.shared);
         }
-        self.events
-            .extend([LinkEvent::Lost { link: old }, LinkEvent::Up { link: new }]);
+        self.events.extend([LinkEvent::Lost { link: old }, LinkEvent::Up { link: new }]);
     }
 
     /// A relay has shown its boot id: links from before its restart are gone.
@@ -710,10 +670,7 @@ impl Links {
     fn booted(&mut self, relay: RelayId, boot: BootId) {
         let pair = self.by_relay.get(&relay).copied().unwrap_or_default();
         for slot in [pair.dialled, pair.accepted].into_iter().flatten() {
-            if self
-                .at(slot)
-                .is_some_and(|link| link.boot.is_some_and(|known| known != boot))
-            {
+            if self.at(slot).is_some_and(|link| link.boot.is_some_and(|known| known != boot)) {
                 self.lose(slot);
             }
         }
@@ -728,7 +685,5 @@ impl Links {
 
 fn get(slots: &mut [Slot], id: LinkId) -> Option<&mut Link> {
     let slot = slots.get_mut(usize::try_from(id.slot).ok()?)?;
-    slot.link
-        .as_deref_mut()
-        .filter(|_| slot.generation == id.generation)
+    slot.link.as_deref_mut().filter(|_| slot.generation == id.generation)
 }

@@ -145,7 +145,12 @@ impl Origin {
     }
 
     /// Takes the end of a circuit from the entry; which circuit it was.
-    pub fn handle_destroy(&mut self, now: Now, link: LinkId, word: CircuitWord) -> Result<CircuitKey, DropReason> {
+    pub fn handle_destroy(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        word: CircuitWord,
+    ) -> Result<CircuitKey, DropReason> {
         let key = self.find(link, word)?;
         self.remove(now.instant, key);
         Ok(key)

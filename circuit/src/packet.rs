@@ -219,6 +219,9 @@ mod tests {
         assert_eq!(packet.word(), CircuitWord::CONTROL);
         assert!(bytes[WORD_END..SEALED_END].iter().all(|b| *b == 1));
         assert_eq!(SEALED_END - WORD_END, CELL);
-        assert_eq!((bytes[WORD_END - 1], bytes[WORD_END], bytes[SEALED_END - 1], bytes[SEALED_END]), (0, 1, 1, 0));
+        assert_eq!(
+            (bytes[WORD_END - 1], bytes[WORD_END], bytes[SEALED_END - 1], bytes[SEALED_END]),
+            (0, 1, 1, 0)
+        );
     }
 }

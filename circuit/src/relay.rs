@@ -187,7 +187,12 @@ pub struct Relay {
 
 impl Relay {
     /// A relay with its onion keys by epoch and the setups it has seen.
-    pub fn new(config: RelayConfig, onion: BTreeMap<u32, DhSecret>, seen: SeenSetups, mut rng: Random) -> Self {
+    pub fn new(
+        config: RelayConfig,
+        onion: BTreeMap<u32, DhSecret>,
+        seen: SeenSetups,
+        mut rng: Random,
+    ) -> Self {
         Self {
             circuits: Table::new(config.circuits, &mut rng),
             config,
@@ -209,7 +214,13 @@ impl Relay {
     }
 
     /// Takes a setup from a neighbour; what follows comes as actions.
-    pub fn handle_setup(&mut self, now: Now, from: From, word: CircuitWord, cell: &Cell) -> Result<(), DropReason> {
+    pub fn handle_setup(
+        &mut self,
+        now: Now,
+        from: From,
+        word: CircuitWord,
+        cell: &Cell,
+    ) -> Result<(), DropReason> {
         if word.id() == 0 || word.opener() == from.our_opener {
             return Err(DropReason::Misbehaved);
         }
@@ -259,10 +270,8 @@ impl Relay {
         let state = if block.terminal {
             // Early data is not used in this version, but must be well-formed.
             received.early().map_err(|_| DropReason::BadSetup)?;
-            let (keys, reply) = received
-                .into_answer()
-                .finish(&mut self.rng, &block)
-                .map_err(|_| DropReason::BadSetup)?;
+            let (keys, reply) =
+                received.into_answer().finish(&mut self.rng, &block).map_err(|_| DropReason::BadSetup)?;
             self.send(from.link, word.with_kind(PacketType::Reply), Box::new(reply));
             State::Open(RelayLayer::new(&keys))
         } else {
@@ -357,13 +366,7 @@ impl Relay {
         Ok(())
     }
 
-    fn answer_refusal(
-        &mut self,
-        link: LinkId,
-        word: CircuitWord,
-        received: ReceivedSetup,
-        status: Status,
-    ) {
+    fn answer_refusal(&mut self, link: LinkId, word: CircuitWord, received: ReceivedSetup, status: Status) {
         let reply = received.into_answer().refuse(&mut self.rng, status);
         self.send(link, word.with_kind(PacketType::Reply), Box::new(reply));
     }
@@ -408,7 +411,13 @@ impl Relay {
     }
 
     /// Takes the answer of the next relay, and passes it on with our record in front.
-    pub fn handle_reply(&mut self, now: Now, link: LinkId, word: CircuitWord, cell: &Cell) -> Result<(), DropReason> {
+    pub fn handle_reply(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        word: CircuitWord,
+        cell: &Cell,
+    ) -> Result<(), DropReason> {
         let key = match self.circuits.find(link, word) {
             Found::Circuit(key, Side::Next) => key,
             Found::Circuit(_, Side::Previous) => return Err(DropReason::Misbehaved),
@@ -437,7 +446,9 @@ impl Relay {
         if !matches!(circuit.state, State::Waiting(_)) {
             return None;
         }
-        let State::Waiting(waiting) = core::mem::replace(&mut circuit.state, State::Answering) else { return None };
+        let State::Waiting(waiting) = core::mem::replace(&mut circuit.state, State::Answering) else {
+            return None;
+        };
         if let Some(neighbour) = self.neighbours.get_mut(&circuit.previous) {
             neighbour.half_open = neighbour.half_open.saturating_sub(1);
         }
@@ -533,7 +544,9 @@ impl Relay {
                 Some((previous, _)) if previous == link => Side::Previous,
                 _ => Side::Next,
             };
-            if self.circuits.get(key).is_some_and(|c| matches!(c.state, State::Waiting(_))) && side == Side::Next {
+            if self.circuits.get(key).is_some_and(|c| matches!(c.state, State::Waiting(_)))
+                && side == Side::Next
+            {
                 self.give_up(now.instant, key, Status::Unreachable);
             } else {
                 self.end(now, key, Some(side));
@@ -652,7 +665,8 @@ impl Relay {
                 key,
                 began: circuit.began,
                 open: matches!(circuit.state, State::Open(_)),
-                ends_here: matches!(circuit.state, State::Open(_)) && self.circuits.name(key, Side::Next).is_none(),
+                ends_here: matches!(circuit.state, State::Open(_))
+                    && self.circuits.name(key, Side::Next).is_none(),
                 meter: circuit.meter,
                 memory: size_of::<Circuit>() + heap,
             }

@@ -249,7 +249,13 @@ fn innermost(rng: &mut Random, tail: &[u8], early: &[u8]) -> Result<Message, Mis
 }
 
 /// Puts `block` in front of the message for the next hop. At the last hop `tail` stands at the end of beta as it is.
-fn enclose(header: &Header, x: DhPublic, block: &[u8; BLOCK], next: &Message, tail: Option<&[u8]>) -> Message {
+fn enclose(
+    header: &Header,
+    x: DhPublic,
+    block: &[u8; BLOCK],
+    next: &Message,
+    tail: Option<&[u8]>,
+) -> Message {
     let pad = beta_stream(&header.beta);
     let mut beta = [0; BETA];
     for ((to, from), pad) in beta.iter_mut().zip(block.iter().chain(&next.beta)).zip(&pad) {
@@ -340,13 +346,8 @@ pub fn receive(id: RelayId, onion: &DhSecret, epoch: u32, cell: &Cell) -> Result
     for (to, from) in block.iter_mut().chain(&mut next_beta).zip(plain) {
         *to = from;
     }
-    let transcript = Transcript {
-        m: header.m,
-        x: message.x,
-        onion,
-        id,
-        block_hash: *blake3::hash(&block).as_bytes(),
-    };
+    let transcript =
+        Transcript { m: header.m, x: message.x, onion, id, block_hash: *blake3::hash(&block).as_bytes() };
     Ok(ReceivedSetup { tag: header.tag, block, next_beta, delta, transcript, reply: header.reply })
 }
 

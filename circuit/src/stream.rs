@@ -264,12 +264,7 @@ impl Streams {
             connection,
             end,
             started: false,
-            batch: Batch {
-                bytes: Vec::new(),
-                next: 0,
-                segment: 0,
-                ask: 1,
-            },
+            batch: Batch { bytes: Vec::new(), next: 0, segment: 0, ask: 1 },
             events: VecDeque::new(),
             open: BTreeMap::new(),
             receive: ReceiveWindow {
@@ -297,9 +292,7 @@ impl Streams {
         self.started = true;
         let was_closed = self.connection.is_closed();
         let mut answer = Vec::new(); // stays empty: nothing is ever answered to a short header
-        let event = self
-            .endpoint
-            .handle(now, PEER, None, None, BytesMut::from(packet), &mut answer);
+        let event = self.endpoint.handle(now, PEER, None, None, BytesMut::from(packet), &mut answer);
         if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
             self.connection.handle_event(event);
         }
@@ -553,8 +546,7 @@ impl Streams {
                 if self.half(id, |halves| halves.sent).is_ok() {
                     let _ = self.connection.send_stream(id.0).reset(error_code);
                     self.over(id, |halves| halves.sent = true);
-                    self.events
-                        .push_back(StreamEvent::Stopped(id, error_code.into_inner()));
+                    self.events.push_back(StreamEvent::Stopped(id, error_code.into_inner()));
                 }
             }
             QuicStreamEvent::Available { .. } => self.events.push_back(StreamEvent::Available),
@@ -566,8 +558,7 @@ impl Streams {
         let half = usize::try_from(self.allowed / 2).unwrap_or(usize::MAX);
         if self.allowed < self.most_allowed && self.open.len() >= half {
             self.allowed = self.allowed.saturating_mul(2).min(self.most_allowed);
-            self.connection
-                .set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(self.allowed));
+            self.connection.set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(self.allowed));
         }
     }
 }

@@ -23,7 +23,9 @@ pub enum Verdict {
 impl Window {
     /// A window of `first` counters that may double up to `largest`; both are powers of two of at least 64.
     pub fn new(first: u64, largest: u64) -> Self {
-        debug_assert!(first.is_power_of_two() && largest.is_power_of_two() && first >= 64 && largest >= first);
+        debug_assert!(
+            first.is_power_of_two() && largest.is_power_of_two() && first >= 64 && largest >= first
+        );
         let words = usize::try_from(first / 64).unwrap_or(1).max(1);
         Self { bits: vec![0; words], next: 0, largest }
     }

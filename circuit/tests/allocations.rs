@@ -38,22 +38,14 @@ impl Circuit {
     fn forward(&mut self, cell: &mut Cell) {
         assert!(self.origin.seal(&mut self.rng, HOPS - 1, cell));
         for (hop, relay) in self.relays.iter_mut().enumerate() {
-            let expected = if hop + 1 == HOPS {
-                Recognized::Here
-            } else {
-                Recognized::Onward
-            };
+            let expected = if hop + 1 == HOPS { Recognized::Here } else { Recognized::Onward };
             assert_eq!(relay.open(self.now, cell), Ok(expected));
         }
     }
 
     fn backward(&mut self, cell: &mut Cell) {
         for (hop, relay) in self.relays.iter_mut().enumerate().rev() {
-            assert!(if hop + 1 == HOPS {
-                relay.start(cell)
-            } else {
-                relay.seal(cell)
-            });
+            assert!(if hop + 1 == HOPS { relay.start(cell) } else { relay.seal(cell) });
         }
         assert_eq!(self.origin.open(self.now, cell), Ok(HOPS - 1));
     }

@@ -1,9 +1,6 @@
 //! The links of this crate against the independent reference (docs/spec/vectors/README.md).
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test file: its functions all belong to tests"
-)]
+#![expect(clippy::unwrap_used, reason = "a test file: its functions all belong to tests")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -63,10 +60,7 @@ fn list(v: &Value) -> &[Value] {
 /// Whether `key` is the AEAD key of these bytes.
 fn assert_key(key: &AeadKey, suite: Suite, expected: &Value) {
     let expected = AeadKey::new(suite, secret(expected));
-    assert_eq!(
-        key.seal(9, b"ad", &mut [1; 40]),
-        expected.seal(9, b"ad", &mut [1; 40])
-    );
+    assert_eq!(key.seal(9, b"ad", &mut [1; 40]), expected.seal(9, b"ad", &mut [1; 40]));
 }
 
 #[test]
@@ -83,16 +77,10 @@ fn primitives_agree() {
         Label::Session,
         Label::Phase,
     ]) {
-        assert_eq!(
-            kdf(label, &[&bytes(&case["input"])]).bytes::<64>(),
-            array(&case["output_64"])
-        );
+        assert_eq!(kdf(label, &[&bytes(&case["input"])]).bytes::<64>(), array(&case["output_64"]));
     }
     for case in list(&v["mac"]) {
-        assert_eq!(
-            mac(&secret(&case["key"]), &[&bytes(&case["input"])]),
-            array(&case["mac"])
-        );
+        assert_eq!(mac(&secret(&case["key"]), &[&bytes(&case["input"])]), array(&case["mac"]));
     }
     for case in list(&v["stream"]) {
         let mut zeros = [0; 160];
@@ -102,10 +90,7 @@ fn primitives_agree() {
     for case in list(&v["dh"]) {
         let ours = DhSecret::from_bytes(array(&case["secret"]));
         assert_eq!(ours.public().0, array(&case["public"]));
-        assert_eq!(
-            ours.agree(&DhPublic(array(&case["peer_public"]))).unwrap(),
-            secret(&case["shared"])
-        );
+        assert_eq!(ours.agree(&DhPublic(array(&case["peer_public"]))).unwrap(), secret(&case["shared"]));
     }
     for case in list(&v["seal"]) {
         let key = AeadKey::new(suite(&case["suite"]), secret(&case["key"]));
@@ -148,12 +133,7 @@ fn words_and_frames_agree() {
             ("NACK", Frame::Nack(ranges)) => {
                 let gaps: Vec<(u64, u16)> = list(&case["gaps"])
                     .iter()
-                    .map(|g| {
-                        (
-                            g[0].as_u64().unwrap(),
-                            u16::try_from(g[1].as_u64().unwrap()).unwrap(),
-                        )
-                    })
+                    .map(|g| (g[0].as_u64().unwrap(), u16::try_from(g[1].as_u64().unwrap()).unwrap()))
                     .collect();
                 assert_eq!(ranges.iter().collect::<Vec<_>>(), gaps);
                 write_nack(&gaps, &mut w).unwrap();
@@ -178,9 +158,7 @@ fn start(
     ephemeral: &Value,
     cookie: Option<Secret<16>>,
 ) -> Result<(Initiator, [u8; PACKET]), DropReason> {
-    let static_key = case
-        .get("initiator_static_secret")
-        .map(|key| DhSecret::from_bytes(array(key)));
+    let static_key = case.get("initiator_static_secret").map(|key| DhSecret::from_bytes(array(key)));
     let suites = match case["suites_offered"].as_u64().unwrap() {
         2 => Suites::only(Suite::ChaCha20Poly1305),
         3 => Suites::default(),
@@ -199,9 +177,7 @@ fn start(
 }
 
 fn noise(packet: &[u8; PACKET]) -> Noise<'_> {
-    let Ok(Message::Noise(noise)) = Message::parse(packet) else {
-        panic!()
-    };
+    let Ok(Message::Noise(noise)) = Message::parse(packet) else { panic!() };
     noise
 }
 
@@ -220,23 +196,11 @@ fn handshake(case: &Value) -> (Answered, Keys) {
     assert!(noise(&first).mac1_is_right(&key));
     assert_eq!(noise(&first).mac2([]), Mac2::Absent);
     let accepted = read(case, &first);
-    assert_eq!(
-        u64::from(accepted.offered),
-        case["suites_offered"].as_u64().unwrap()
-    );
+    assert_eq!(u64::from(accepted.offered), case["suites_offered"].as_u64().unwrap());
     assert_eq!(accepted.unix_ms, case["initiator_time_ms"].as_u64().unwrap());
-    let expected = case
-        .get("initiator_static_public")
-        .map(|key| DhPublic(array(key)));
+    let expected = case.get("initiator_static_public").map(|key| DhPublic(array(key)));
     assert_eq!(accepted.static_key, expected);
-    assert_eq!(
-        noise(&first).kind,
-        if expected.is_some() {
-            Kind::FirstIk
-        } else {
-            Kind::FirstNk
-        }
-    );
+    assert_eq!(noise(&first).kind, if expected.is_some() { Kind::FirstIk } else { Kind::FirstNk });
     let choice = Choice {
         suite: suite(&case["suite_chosen"]),
         index: index(&case["responder_index"]),
@@ -249,10 +213,7 @@ fn handshake(case: &Value) -> (Answered, Keys) {
     let e = DhSecret::from_bytes(array(&case["initiator_ephemeral_secret"])).public();
     assert_eq!(answer_mac1_key(&e), secret(&case["answer_mac1_key"]));
     let answered = initiator.finish(&noise(&answer)).unwrap();
-    assert_eq!(
-        (answered.hh, hh),
-        (array(&case["handshake_hash"]), array(&case["handshake_hash"]))
-    );
+    assert_eq!((answered.hh, hh), (array(&case["handshake_hash"]), array(&case["handshake_hash"])));
     assert_eq!(
         (answered.suite, answered.boot, answered.unix_ms),
         (choice.suite, choice.boot, choice.unix_ms)
@@ -275,20 +236,12 @@ fn handshakes_agree() {
         let Some(v) = case.get("hello") else { continue };
         let identity = IdentitySecret::from_bytes(&array(&v["identity_seed"]));
         let hello = Hello::sign(&identity, &answered.hh, BootId(counter(&v["boot_id"])));
-        assert_eq!(
-            (hello.id.0, hello.signature),
-            (array(&v["relay_id"]), array(&v["signature"]))
-        );
+        assert_eq!((hello.id.0, hello.signature), (array(&v["relay_id"]), array(&v["signature"])));
         let frame = bytes(&v["frame"]);
-        let Some(Ok(Frame::Hello(read))) = Frames::new(&frame).next() else {
-            panic!()
-        };
+        let Some(Ok(Frame::Hello(read))) = Frames::new(&frame).next() else { panic!() };
         assert_eq!(read, hello);
         read.verify(&answered.hh).unwrap();
-        let opener = Opener::new(
-            index(&case["responder_index"]),
-            keys.packet(Side::Initiator, suite),
-        );
+        let opener = Opener::new(index(&case["responder_index"]), keys.packet(Side::Initiator, suite));
         let cell = open(opener, &v["packet"], CircuitWord::CONTROL);
         assert_eq!(cell[..frame.len()], frame);
         assert!(cell[frame.len()..].iter().all(|b| *b == 0));
@@ -321,10 +274,7 @@ fn data_packets_agree() {
         } else {
             // Peers of this version have one shard.
             let mut packet = array(&case["packet"]);
-            assert_eq!(
-                opener.open(Packet::received(&mut packet)).err(),
-                Some(DropReason::Malformed)
-            );
+            assert_eq!(opener.open(Packet::received(&mut packet)).err(), Some(DropReason::Malformed));
         }
     }
 }
@@ -338,36 +288,17 @@ fn cookies_agree() {
     let source = SocketAddr::from((address, port));
     let made = cookie(&secret(&v["secret"]), source);
     assert_eq!(made, secret(&v["cookie"]));
-    assert_eq!(
-        cookie(
-            &secret(&v["secret"]),
-            SocketAddr::new(source.ip().to_canonical(), port)
-        ),
-        made
-    );
+    assert_eq!(cookie(&secret(&v["secret"]), SocketAddr::new(source.ip().to_canonical(), port)), made);
     let link_key = responder(shake).link_key;
     let (initiator, first) = start(shake, &shake["initiator_ephemeral_secret"], None).unwrap();
     assert_eq!(*initiator.mac1(), array(&v["mac1"]));
     assert_eq!(noise(&first).mac1, initiator.mac1());
     let mut message = [0; PACKET];
     let receiver = index(&shake["initiator_index"]);
-    write_cookie(
-        &link_key,
-        initiator.mac1(),
-        receiver,
-        &array(&v["salt"]),
-        &made,
-        &mut message,
-    )
-    .unwrap();
+    write_cookie(&link_key, initiator.mac1(), receiver, &array(&v["salt"]), &made, &mut message).unwrap();
     assert_eq!(message, array(&v["cookie_message"]));
-    let Ok(Message::Cookie(read)) = Message::parse(&message) else {
-        panic!()
-    };
-    assert_eq!(
-        (read.receiver, read.open(&link_key, initiator.mac1()).unwrap()),
-        (receiver, made.clone())
-    );
+    let Ok(Message::Cookie(read)) = Message::parse(&message) else { panic!() };
+    assert_eq!((read.receiver, read.open(&link_key, initiator.mac1()).unwrap()), (receiver, made.clone()));
     let (_, again) = start(shake, &v["repeat_initiator_ephemeral_secret"], Some(made.clone())).unwrap();
     assert_eq!(again, array(&v["repeat_first_message"]));
     assert_eq!(noise(&again).mac2([made]), Mac2::Right);
@@ -393,29 +324,12 @@ fn rekeys_agree() {
             assert_key(&keys.packet(Side::Responder, suite), suite, &v["packet_key_r"]);
         }
         for (name, sender, receiver, renewal) in [
-            (
-                "rekey",
-                Side::Initiator,
-                "responder_index",
-                (&v["initiator_new_index"], e_i.public()),
-            ),
-            (
-                "rekeyed",
-                Side::Responder,
-                "initiator_index",
-                (&v["responder_new_index"], e_r.public()),
-            ),
+            ("rekey", Side::Initiator, "responder_index", (&v["initiator_new_index"], e_i.public())),
+            ("rekeyed", Side::Responder, "initiator_index", (&v["responder_new_index"], e_r.public())),
         ] {
             let frame = bytes(&v[format!("{name}_frame")]);
-            let renewal = Renewal {
-                index: index(renewal.0),
-                ephemeral: renewal.1,
-            };
-            let expected = if name == "rekey" {
-                Frame::Rekey(renewal)
-            } else {
-                Frame::Rekeyed(renewal)
-            };
+            let renewal = Renewal { index: index(renewal.0), ephemeral: renewal.1 };
+            let expected = if name == "rekey" { Frame::Rekey(renewal) } else { Frame::Rekeyed(renewal) };
             assert_eq!(Frames::new(&frame).next(), Some(Ok(expected)));
             let mut buffer = [0; 39];
             expected.write(&mut Writer::new(&mut buffer)).unwrap();

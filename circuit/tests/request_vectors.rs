@@ -12,9 +12,7 @@ fn number<T: TryFrom<u64, Error: core::fmt::Debug>>(value: &Value) -> T {
 }
 
 fn bytes(value: &Value) -> Vec<u8> {
-    data_encoding::HEXLOWER
-        .decode(value.as_str().unwrap().as_bytes())
-        .unwrap()
+    data_encoding::HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap()
 }
 
 fn list<'a>(file: &'a Value, name: &str) -> &'a [Value] {
@@ -25,23 +23,12 @@ fn file() -> Value {
     serde_json::from_str(include_str!("../../docs/spec/vectors/request.json")).unwrap()
 }
 
-const BODY_TYPES: [BodyType; 5] = [
-    BodyType::Padding,
-    BodyType::Quic,
-    BodyType::Control,
-    BodyType::Ratchet,
-    BodyType::Count,
-];
+const BODY_TYPES: [BodyType; 5] =
+    [BodyType::Padding, BodyType::Quic, BodyType::Control, BodyType::Ratchet, BodyType::Count];
 
 #[test]
 fn requests_are_those_of_the_reference() {
-    let kinds = [
-        Kind::Connect,
-        Kind::Udp,
-        Kind::Resolve,
-        Kind::Ping,
-        Kind::Directory,
-    ];
+    let kinds = [Kind::Connect, Kind::Udp, Kind::Resolve, Kind::Ping, Kind::Directory];
     for json in list(&file(), "requests") {
         let name = format!("{} {}", json["name"], json["address"]);
         let address = json["address"].as_str().unwrap();
@@ -50,13 +37,7 @@ fn requests_are_those_of_the_reference() {
             Err(_) => Host::name(address.as_bytes()).expect(&name),
         };
         let kind = kinds[number::<usize>(&json["kind"]) - 1];
-        let request = Request {
-            kind,
-            target: Target {
-                host,
-                port: number(&json["port"]),
-            },
-        };
+        let request = Request { kind, target: Target { host, port: number(&json["port"]) } };
         let expected = bytes(&json["request"]);
         let mut buffer = [0; MAX_REQUEST];
         let mut w = Writer::new(&mut buffer);
@@ -72,10 +53,7 @@ fn requests_are_those_of_the_reference() {
 #[test]
 fn body_heads_are_those_of_the_reference() {
     for json in list(&file(), "bodies") {
-        let (kind, length) = (
-            BODY_TYPES[number::<usize>(&json["type"])],
-            number(&json["length"]),
-        );
+        let (kind, length) = (BODY_TYPES[number::<usize>(&json["type"])], number(&json["length"]));
         let mut body = [0xaa; BODY];
         let written = cell::write_body(&mut body, kind, |data| {
             data[..length].fill(7);
@@ -83,11 +61,7 @@ fn body_heads_are_those_of_the_reference() {
         });
         assert_eq!(written, Ok(Some(length)), "{kind:?} {length}");
         assert_eq!(body[..2], bytes(&json["head"]), "{kind:?} {length}");
-        assert_eq!(
-            cell::read_body(&body),
-            Ok((kind, &[7; MAX_DATA][..length])),
-            "{kind:?} {length}"
-        );
+        assert_eq!(cell::read_body(&body), Ok((kind, &[7; MAX_DATA][..length])), "{kind:?} {length}");
     }
 }
 

@@ -48,7 +48,9 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] driver::BindError),
     /// The SOCKS5 listener.
-    #[error("cannot listen on {address}: {source}; stop the program that has this port, or choose another one, in the setting `socks`")]
+    #[error(
+        "cannot listen on {address}: {source}; stop the program that has this port, or choose another one, in the setting `socks`"
+    )]
     Socks {
         /// The address that was asked for.
         address: SocketAddr,
@@ -225,7 +227,9 @@ fn answer(
                 }
                 Command::Build { count, concurrency, to } => {
                     let shared = Rc::clone(&shared);
-                    tokio::task::spawn_local(async move { drop(to.send(build(&shared, count, concurrency).await)) });
+                    tokio::task::spawn_local(async move {
+                        drop(to.send(build(&shared, count, concurrency).await))
+                    });
                 }
             }
         }

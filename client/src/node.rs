@@ -200,7 +200,8 @@ impl ClientNode {
     /// [`Event::Answered`] follows in any case.
     pub fn open(&mut self, now: Now, isolation: Option<Credentials>, target: Target) -> FlowId {
         let flow = self.flows.reserve();
-        let wish = Wish { target, isolation, stage: Stage::Waiting, since: now.instant, tries: 0, finished: false };
+        let wish =
+            Wish { target, isolation, stage: Stage::Waiting, since: now.instant, tries: 0, finished: false };
         self.wishes.insert(flow, wish);
         self.waiting.push_back(flow);
         self.settle(now);
@@ -378,7 +379,12 @@ impl ClientNode {
         }
     }
 
-    fn handle_cell(&mut self, now: Now, link: LinkId, mut packet: Packet<'_, Opened>) -> Result<(), DropReason> {
+    fn handle_cell(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        mut packet: Packet<'_, Opened>,
+    ) -> Result<(), DropReason> {
         let word = packet.word();
         let (key, hop) = match self.origin.handle_cell(now.instant, link, word, packet.cell()) {
             Ok(opened) => opened,
@@ -394,7 +400,9 @@ impl ClientNode {
         let last = self.origin.hops(key).map_or(0, |hops| hops - 1);
         let honest = match cell::read_body(cell::body(packet.cell())) {
             // circuit.cell.2: only the exit speaks.
-            Ok((BodyType::Quic, data)) if hop == last => self.flows.handle_packet(now.instant, key, data).is_ok(),
+            Ok((BodyType::Quic, data)) if hop == last => {
+                self.flows.handle_packet(now.instant, key, data).is_ok()
+            }
             Ok(_) | Err(_) => false,
         };
         if let Some(circuit) = self.pool.get_mut(&key) {
@@ -412,7 +420,12 @@ impl ClientNode {
         Ok(())
     }
 
-    fn handle_other(&mut self, now: Now, link: LinkId, mut packet: Packet<'_, Opened>) -> Result<(), DropReason> {
+    fn handle_other(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        mut packet: Packet<'_, Opened>,
+    ) -> Result<(), DropReason> {
         let word = packet.word();
         match word.kind() {
             Some(PacketType::Reply) => {
@@ -425,7 +438,9 @@ impl ClientNode {
                 self.lost(now, key, Failure::Destroyed);
                 Ok(())
             }
-            Some(PacketType::Cell | PacketType::Setup | PacketType::Control) | None => Err(DropReason::Misbehaved),
+            Some(PacketType::Cell | PacketType::Setup | PacketType::Control) | None => {
+                Err(DropReason::Misbehaved)
+            }
         }
     }
 
@@ -572,4 +587,3 @@ impl Node for ClientNode {
         self.act(now);
     }
 }
-

@@ -20,7 +20,9 @@ const MAX_ENTRIES: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPath {
     /// Too few relays for so many hops.
-    #[error("{usable} of {known} known relays can be used now, and a path of {hops} hops needs {hops}: lower the number of hops or get a newer network file")]
+    #[error(
+        "{usable} of {known} known relays can be used now, and a path of {hops} hops needs {hops}: lower the number of hops or get a newer network file"
+    )]
     TooFewRelays {
         /// In the view.
         known: usize,
@@ -78,7 +80,8 @@ impl Paths {
         if usable.len() < hops {
             return Err(NoPath::TooFewRelays { known: view.iter().len(), usable: usable.len(), hops });
         }
-        self.entries.retain(|id| usable.iter().any(|relay| relay.id == *id && (!single || relay.exit.is_some())));
+        self.entries
+            .retain(|id| usable.iter().any(|relay| relay.id == *id && (!single || relay.exit.is_some())));
         if let Some(entry) = self.entries.iter().find(|id| !self.is_avoided(now, id)) {
             return Ok(*entry);
         }

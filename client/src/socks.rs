@@ -17,17 +17,8 @@ const USER_AND_PASSWORD: u8 = 2;
 const NO_METHOD: u8 = 0xff;
 /// A SOCKS4 reply: request rejected.
 const SOCKS4_REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
-const HTTP_METHODS: [&[u8]; 9] = [
-    b"GET ",
-    b"CONNECT ",
-    b"HEAD ",
-    b"POST ",
-    b"PUT ",
-    b"DELETE ",
-    b"OPTIONS ",
-    b"PATCH ",
-    b"TRACE ",
-];
+const HTTP_METHODS: [&[u8]; 9] =
+    [b"GET ", b"CONNECT ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE "];
 const HTTP_HELP: &str = "\
 This port is a SOCKS5 proxy. It is neither a web server nor an HTTP proxy.
 
@@ -49,10 +40,7 @@ pub struct Credentials {
 impl Credentials {
     /// The credentials of an application.
     pub fn new(user: &[u8], password: &[u8]) -> Self {
-        Self {
-            user: user.to_vec(),
-            password: password.to_vec(),
-        }
+        Self { user: user.to_vec(), password: password.to_vec() }
     }
 }
 
@@ -141,11 +129,7 @@ impl Socks {
         self.buffer.0.extend_from_slice(bytes);
         let step = match &mut self.stage {
             Stage::Greeting => greeting(&self.buffer.0).map(|(method, length)| {
-                let next = if method == USER_AND_PASSWORD {
-                    Stage::Password
-                } else {
-                    Stage::Request(None)
-                };
+                let next = if method == USER_AND_PASSWORD { Stage::Password } else { Stage::Request(None) };
                 (Step::Send(vec![VERSION, method]), length, next)
             }),
             Stage::Password => password(&self.buffer.0).map(|(credentials, length)| {
@@ -154,15 +138,7 @@ impl Socks {
             Stage::Request(credentials) => request(&self.buffer.0).map(|(target, length)| {
                 let leftover = self.buffer.0.split_off(length);
                 let credentials = credentials.take();
-                (
-                    Step::Request {
-                        target,
-                        credentials,
-                        leftover,
-                    },
-                    length,
-                    Stage::Done,
-                )
+                (Step::Request { target, credentials, leftover }, length, Stage::Done)
             }),
             Stage::Done => Err(Incomplete::Close(None)),
         };
@@ -174,10 +150,7 @@ impl Socks {
             }
             Err(Incomplete::More) => Step::More,
             Err(Incomplete::Close(last)) => {
-                *self = Self {
-                    stage: Stage::Done,
-                    buffer: Buffer::default(),
-                };
+                *self = Self { stage: Stage::Done, buffer: Buffer::default() };
                 Step::Close(last)
             }
         }
@@ -195,10 +168,7 @@ fn greeting(bytes: &[u8]) -> Result<(u8, usize), Incomplete> {
     let count = r.u8("methods")?.into();
     let methods = r.take(count, "methods")?;
     // Credentials isolate, so they are asked for whenever they are offered.
-    match [USER_AND_PASSWORD, NO_AUTHENTICATION]
-        .into_iter()
-        .find(|method| methods.contains(method))
-    {
+    match [USER_AND_PASSWORD, NO_AUTHENTICATION].into_iter().find(|method| methods.contains(method)) {
         Some(method) => Ok((method, 2 + count)),
         None => Err(Incomplete::Close(Some(vec![VERSION, NO_METHOD]))),
     }

@@ -83,15 +83,10 @@ impl Descriptor {
         if self.onion_keys.is_empty() || self.onion_keys.len() > MAX_EPOCHS {
             return Err(Malformed("onion keys (1 to 2048 epochs)"));
         }
-        let end = self
-            .first_epoch
-            .checked_add(count)
-            .ok_or(Malformed("first epoch"))?;
+        let end = self.first_epoch.checked_add(count).ok_or(Malformed("first epoch"))?;
         // directory.descriptor.4
         if self.issued >= self.expires || self.expires > u64::from(end) * EPOCH_SECONDS {
-            return Err(Malformed(
-                "expiry (after the issue, and not after the last onion-key epoch)",
-            ));
+            return Err(Malformed("expiry (after the issue, and not after the last onion-key epoch)"));
         }
         // directory.descriptor.5
         if self.addresses.is_empty() || self.addresses.len() > MAX_ADDRESSES {
@@ -99,16 +94,11 @@ impl Descriptor {
         }
         for (i, address) in self.addresses.iter().enumerate() {
             if !is_reachable(address) || self.addresses.iter().take(i).any(|other| other == address) {
-                return Err(Malformed(
-                    "address (unicast IP and port, IPv4 not mapped, none twice)",
-                ));
+                return Err(Malformed("address (unicast IP and port, IPv4 not mapped, none twice)"));
             }
         }
         // directory.descriptor.6
-        if self
-            .country
-            .is_some_and(|code| !code.iter().all(u8::is_ascii_uppercase))
-        {
+        if self.country.is_some_and(|code| !code.iter().all(u8::is_ascii_uppercase)) {
             return Err(Malformed("country (two letters A to Z)"));
         }
         if !is_printable(&self.operator, MAX_OPERATOR) {
@@ -192,17 +182,11 @@ impl Descriptor {
         while keys.remaining() > 0 {
             onion_keys.push(DhPublic(*keys.array("onion keys")?));
         }
-        let addresses = (0..r.u8("addresses")?)
-            .map(|_| read_address(r))
-            .collect::<Result<_, _>>()?;
+        let addresses = (0..r.u8("addresses")?).map(|_| read_address(r)).collect::<Result<_, _>>()?;
         let ranges = (0..r.u8("exit ports")?)
             .map(|_| Ok(r.u16("exit ports")?..=r.u16("exit ports")?))
             .collect::<Result<Vec<_>, _>>()?;
-        let exit = if ranges.is_empty() {
-            None
-        } else {
-            Some(ExitSummary::new(ranges)?)
-        };
+        let exit = if ranges.is_empty() { None } else { Some(ExitSummary::new(ranges)?) };
         let country = Some(*r.array("country")?).filter(|code| *code != [0; 2]);
         let operator = read_text(r, "operator")?;
         let version = read_text(r, "version")?;
@@ -269,14 +253,9 @@ impl SignedDescriptor {
         // directory.descriptor.1
         descriptor.id.verify(LABEL, body, signature)?;
         if descriptor.expires <= unix {
-            return Err(Refused::Expired {
-                at: descriptor.expires,
-            });
+            return Err(Refused::Expired { at: descriptor.expires });
         }
-        Ok(Self {
-            descriptor,
-            bytes: bytes.to_vec(),
-        })
+        Ok(Self { descriptor, bytes: bytes.to_vec() })
     }
 
     /// The bytes that travel: body and signature.
@@ -377,9 +356,7 @@ mod tests {
             &[0x41; 32],
             &[0x81; 32],
             &[2, 4, 192, 0, 2, 1, 0x11, 0x51],
-            &[
-                6, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x11, 0x51,
-            ],
+            &[6, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x11, 0x51],
             &[2, 0, 80, 0, 80, 1, 187, 1, 187],
             b"DE",
             b"\x0aoperator 1",
@@ -396,19 +373,14 @@ mod tests {
     fn the_largest_descriptor_has_the_named_size() {
         let largest = sign(|d| {
             d.onion_keys = vec![DhPublic([1; 32]); MAX_EPOCHS];
-            d.addresses = (1..5)
-                .map(|n| format!("[2001:db8::{n}]:1").parse().unwrap())
-                .collect();
+            d.addresses = (1..5).map(|n| format!("[2001:db8::{n}]:1").parse().unwrap()).collect();
             d.exit = Some(ExitSummary::new((1..17).map(|n| n * 9..=n * 9 + 1).collect()).unwrap());
             d.operator = "o".repeat(MAX_OPERATOR);
             d.version = "v".repeat(MAX_VERSION);
         })
         .unwrap();
         assert_eq!((largest.bytes().len(), MAX_DESCRIPTOR), (65_957, 65_957));
-        assert_eq!(
-            SignedDescriptor::parse(largest.bytes(), NETWORK, NOW),
-            Ok(largest.clone())
-        );
+        assert_eq!(SignedDescriptor::parse(largest.bytes(), NETWORK, NOW), Ok(largest.clone()));
         let longer = [largest.bytes(), &[0]].concat();
         assert_eq!(
             SignedDescriptor::parse(&longer, NETWORK, NOW),
@@ -422,18 +394,12 @@ mod tests {
         let signed = signed(1);
         let bytes = signed.bytes();
         for cut in 0..bytes.len() {
-            assert!(
-                SignedDescriptor::parse(&bytes[..cut], NETWORK, NOW).is_err(),
-                "cut at {cut}"
-            );
+            assert!(SignedDescriptor::parse(&bytes[..cut], NETWORK, NOW).is_err(), "cut at {cut}");
         }
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.to_vec();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                SignedDescriptor::parse(&changed, NETWORK, NOW).is_err(),
-                "bit {bit}"
-            );
+            assert!(SignedDescriptor::parse(&changed, NETWORK, NOW).is_err(), "bit {bit}");
         }
         assert!(SignedDescriptor::parse(&[bytes, &[0]].concat(), NETWORK, NOW).is_err());
     }
@@ -445,15 +411,9 @@ mod tests {
         let (body, _) = signed.bytes().split_last_chunk::<64>().unwrap();
         assert!(parse_body(body).is_ok());
         for cut in 0..body.len() {
-            assert!(
-                matches!(parse_body(&body[..cut]), Err(Refused::Malformed(_))),
-                "cut at {cut}"
-            );
+            assert!(matches!(parse_body(&body[..cut]), Err(Refused::Malformed(_))), "cut at {cut}");
         }
-        assert!(matches!(
-            parse_body(&[body, &[0]].concat()),
-            Err(Refused::Malformed(_))
-        ));
+        assert!(matches!(parse_body(&[body, &[0]].concat()), Err(Refused::Malformed(_))));
     }
 
     // directory.descriptor.3 directory.descriptor.4 directory.descriptor.5 directory.descriptor.6
@@ -487,10 +447,7 @@ mod tests {
         for (i, change) in bad.into_iter().enumerate() {
             let mut new = descriptor(1);
             change(&mut new);
-            assert!(
-                SignedDescriptor::sign(new.clone(), &identity(1)).is_err(),
-                "case {i}"
-            );
+            assert!(SignedDescriptor::sign(new.clone(), &identity(1)).is_err(), "case {i}");
             // What still fits the encoding must be refused by readers, too.
             if let Ok(body) = new.encode()
                 && new.onion_keys.len() <= MAX_EPOCHS
@@ -508,23 +465,14 @@ mod tests {
     fn another_network_and_an_expired_descriptor_are_named() {
         let signed = signed(1);
         let parse = |network, unix| SignedDescriptor::parse(signed.bytes(), network, unix).map(|_| ());
-        assert_eq!(
-            parse(NetworkId([0x22; 16]), NOW),
-            Err(Refused::OtherNetwork(NETWORK))
-        );
+        assert_eq!(parse(NetworkId([0x22; 16]), NOW), Err(Refused::OtherNetwork(NETWORK)));
         assert_eq!(parse(NETWORK, signed.expires - 1), Ok(()));
-        assert_eq!(
-            parse(NETWORK, signed.expires),
-            Err(Refused::Expired { at: signed.expires })
-        );
+        assert_eq!(parse(NETWORK, signed.expires), Err(Refused::Expired { at: signed.expires }));
     }
 
     #[test]
     fn epochs_are_six_hours() {
-        assert_eq!(
-            (epoch(0), epoch(21_599), epoch(21_600), epoch(u64::MAX)),
-            (0, 0, 1, u32::MAX)
-        );
+        assert_eq!((epoch(0), epoch(21_599), epoch(21_600), epoch(u64::MAX)), (0, 0, 1, u32::MAX));
     }
 
     fn texts(max: usize) -> impl Strategy<Value = String> {
@@ -534,14 +482,7 @@ mod tests {
     fn descriptors() -> impl Strategy<Value = Descriptor> {
         let address = (any::<bool>(), 1_u16.., 1_u8..224).prop_map(|(v4, port, x)| {
             let v6 = Ipv6Addr::from([0x20, x, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, x]);
-            SocketAddr::new(
-                if v4 {
-                    Ipv4Addr::new(x, 1, 1, x).into()
-                } else {
-                    v6.into()
-                },
-                port,
-            )
+            SocketAddr::new(if v4 { Ipv4Addr::new(x, 1, 1, x).into() } else { v6.into() }, port)
         });
         let exit = prop::collection::btree_set(1_u16..32_000, 0..=16)
             .prop_map(|ports| ExitSummary::new(ports.into_iter().map(|p| p * 2..=p * 2).collect()).ok());
@@ -549,12 +490,7 @@ mod tests {
             (any::<u64>(), 0..NOW, any::<[u8; 32]>(), 0_u32..0x7fff_ffff),
             prop::collection::vec(any::<[u8; 32]>().prop_map(DhPublic), 1..9),
             prop::collection::hash_set(address, 1..=MAX_ADDRESSES),
-            (
-                exit,
-                prop::option::of([b'A'..=b'Z', b'A'..=b'Z']),
-                texts(MAX_OPERATOR),
-                texts(MAX_VERSION),
-            ),
+            (exit, prop::option::of([b'A'..=b'Z', b'A'..=b'Z']), texts(MAX_OPERATOR), texts(MAX_VERSION)),
         )
             .prop_map(
                 |(

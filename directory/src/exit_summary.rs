@@ -65,15 +65,9 @@ mod tests {
     fn only_canonical_ranges_are_a_summary() {
         let good = ExitSummary::new(vec![1..=24, 26..=26, 80..=65535]).unwrap();
         assert_eq!(good.to_string(), "1-24,26,80-65535");
-        for (port, accepted) in [
-            (0, false),
-            (1, true),
-            (24, true),
-            (25, false),
-            (26, true),
-            (79, false),
-            (65535, true),
-        ] {
+        for (port, accepted) in
+            [(0, false), (1, true), (24, true), (25, false), (26, true), (79, false), (65535, true)]
+        {
             assert_eq!(good.accepts(port), accepted, "{port}");
         }
         for bad in [

@@ -4,12 +4,7 @@
 //! Nothing here reads a clock, a socket or a file: the wall clock comes in as unix seconds, files as text.
 #![cfg_attr(
     not(test),
-    warn(
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable
-    )
+    warn(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
 pub mod descriptor;

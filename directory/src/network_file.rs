@@ -22,15 +22,7 @@ pub const MAX_NAME: usize = 64;
 
 const SCHEMA: u64 = 1;
 const LABEL: &str = "chive network file 1";
-const ROOT_KEYS: [&str; 7] = [
-    "schema",
-    "name",
-    "network",
-    "expires",
-    "signer",
-    "signature",
-    "relay",
-];
+const ROOT_KEYS: [&str; 7] = ["schema", "name", "network", "expires", "signer", "signature", "relay"];
 const GET_AGAIN: &str = "get the file from its maintainer again";
 const HEAD: &str = "\
 # A network of relays, made by chive. Nodes believe the signature, which covers all values, and no comment:
@@ -60,17 +52,9 @@ impl NetworkFile {
         let expires = expires.ok_or(Misuse("a network file needs at least one relay"))?;
         let message = signed_bytes(name, expires, &relays).map_err(|Full| Misuse("the view is too large"))?;
         let signature = identity.sign(LABEL, &message);
-        let file = Self {
-            name: name.to_owned(),
-            expires,
-            signer: identity.id(),
-            signature,
-            view: relays,
-        };
+        let file = Self { name: name.to_owned(), expires, signer: identity.id(), signature, view: relays };
         if file.to_text().len() > MAX_FILE {
-            return Err(Misuse(
-                "the network file would exceed 16 MiB: make descriptors with fewer epochs",
-            ));
+            return Err(Misuse("the network file would exceed 16 MiB: make descriptors with fewer epochs"));
         }
         Ok(file)
     }
@@ -90,12 +74,7 @@ impl NetworkFile {
                 GET_AGAIN,
             )
         })?;
-        let root = Section {
-            source,
-            table: table.get_ref(),
-            span: 0..0,
-            prefix: String::new(),
-        };
+        let root = Section { source, table: table.get_ref(), span: 0..0, prefix: String::new() };
         // directory.file.3
         let schema = root.number("schema")?;
         if schema != SCHEMA {
@@ -132,13 +111,7 @@ impl NetworkFile {
             .ok()
             .and_then(|message| signer.verify(LABEL, &message, &signature).ok())
             .ok_or_else(|| root.error("signature", "the signer did not sign this file", GET_AGAIN))?;
-        Ok(Self {
-            name: name.to_owned(),
-            expires,
-            signer,
-            signature,
-            view,
-        })
+        Ok(Self { name: name.to_owned(), expires, signer, signature, view })
     }
 
     /// The text of the file.
@@ -161,13 +134,8 @@ impl NetworkFile {
             for address in &relay.addresses {
                 let _ = write!(text, " {address}");
             }
-            let country = relay
-                .country
-                .map(|code| code.map(char::from).iter().collect::<String>());
-            let exit = relay
-                .exit
-                .as_ref()
-                .map_or_else(|| "none".to_owned(), ToString::to_string);
+            let country = relay.country.map(|code| code.map(char::from).iter().collect::<String>());
+            let exit = relay.exit.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
             let _ = write!(
                 text,
                 "\n# country {}, exit ports {exit}\n[[relay]]\ndescriptor = \"{}\"\n",
@@ -231,42 +199,23 @@ fn signed_bytes(name: &str, expires: u64, view: &View) -> Result<Vec<u8>, Full> 
 // directory.file.5
 fn read_relays(root: &Section<'_>, network: NetworkId, expires: u64, unix: u64) -> Result<View, FileError> {
     const NEW_DESCRIPTOR: &str = "ask its operator for a new descriptor, and sign the file again";
-    let relays = root
-        .value("relay")?
-        .get_ref()
-        .as_array()
-        .filter(|relays| !relays.is_empty())
-        .ok_or_else(|| {
-            root.error(
-                "relay",
-                "there must be at least one [[relay]]",
-                "get the complete file again",
-            )
+    let relays =
+        root.value("relay")?.get_ref().as_array().filter(|relays| !relays.is_empty()).ok_or_else(|| {
+            root.error("relay", "there must be at least one [[relay]]", "get the complete file again")
         })?;
     let mut view = View::new(network);
     for (i, relay) in relays.iter().enumerate() {
         let prefix = format!("relay[{}]", i + 1);
         let table = relay.get_ref().as_table().ok_or_else(|| {
-            root.source.error(
-                relay.span(),
-                &prefix,
-                "a relay is a table",
-                "write it as [[relay]]",
-            )
+            root.source.error(relay.span(), &prefix, "a relay is a table", "write it as [[relay]]")
         })?;
-        let section = Section {
-            source: root.source,
-            table,
-            span: relay.span(),
-            prefix: format!("{prefix}."),
-        };
+        let section =
+            Section { source: root.source, table, span: relay.span(), prefix: format!("{prefix}.") };
         section.only(&["descriptor"])?;
         let wrong = |problem: String| section.error("descriptor", problem, NEW_DESCRIPTOR);
-        let bytes = BASE64
-            .decode(section.text("descriptor")?.as_bytes())
-            .map_err(|error| {
-                section.error("descriptor", format!("this is not base64: {error}"), GET_AGAIN)
-            })?;
+        let bytes = BASE64.decode(section.text("descriptor")?.as_bytes()).map_err(|error| {
+            section.error("descriptor", format!("this is not base64: {error}"), GET_AGAIN)
+        })?;
         let signed =
             SignedDescriptor::parse(&bytes, network, unix).map_err(|error| wrong(error.to_string()))?;
         if view.get(&signed.id).is_some() {

@@ -25,10 +25,7 @@ pub(crate) fn descriptor(n: u8) -> Descriptor {
         link_key: DhPublic([n; 32]),
         first_epoch: FIRST_EPOCH,
         onion_keys: vec![DhPublic([n ^ 0x40; 32]), DhPublic([n ^ 0x80; 32])],
-        addresses: vec![
-            ([192, 0, 2, n], 4433).into(),
-            "[2001:db8::1]:4433".parse().unwrap(),
-        ],
+        addresses: vec![([192, 0, 2, n], 4433).into(), "[2001:db8::1]:4433".parse().unwrap()],
         exit: (n % 2 == 1).then(|| ExitSummary::new(vec![80..=80, 443..=443]).unwrap()),
         country: Some(*b"DE"),
         operator: format!("operator {n}"),

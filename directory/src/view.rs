@@ -60,11 +60,7 @@ pub enum Unfit {
 impl View {
     /// An empty view of a network.
     pub const fn new(network: NetworkId) -> Self {
-        Self {
-            network,
-            relays: BTreeMap::new(),
-            link_keys: BTreeMap::new(),
-        }
+        Self { network, relays: BTreeMap::new(), link_keys: BTreeMap::new() }
     }
 
     /// The network that is viewed.
@@ -89,11 +85,7 @@ impl View {
             Some(_) | None => {}
         }
         // directory.view.2
-        if let Some(owner) = self
-            .link_keys
-            .get(&new.link_key)
-            .filter(|owner| **owner != new.id)
-        {
+        if let Some(owner) = self.link_keys.get(&new.link_key).filter(|owner| **owner != new.id) {
             return Err(NotInserted::LinkKeyTaken(*owner));
         }
         if let Some(old) = old {
@@ -121,8 +113,7 @@ impl View {
 
     /// The relays that say they serve a port as exits, valid or not, in the order of their ids.
     pub fn exits_for_port(&self, port: u16) -> impl Iterator<Item = &SignedDescriptor> + Clone {
-        self.iter()
-            .filter(move |relay| relay.exit.as_ref().is_some_and(|exit| exit.accepts(port)))
+        self.iter().filter(move |relay| relay.exit.as_ref().is_some_and(|exit| exit.accepts(port)))
     }
 
     /// The descriptor of a relay if it can be used at `unix` (seconds), or why it cannot.
@@ -139,9 +130,7 @@ impl View {
 
     /// The relays that cannot be used at `unix` (seconds), in the order of their ids, with the reasons.
     pub fn unfit(&self, unix: u64) -> impl Iterator<Item = (RelayId, Unfit)> + '_ {
-        self.relays
-            .keys()
-            .filter_map(move |id| Some((*id, self.usable(id, unix).err()?)))
+        self.relays.keys().filter_map(move |id| Some((*id, self.usable(id, unix).err()?)))
     }
 }
 
@@ -180,14 +169,8 @@ mod tests {
         let mut view = view(&[1]);
         let before = view.clone();
         assert_eq!(view.insert(signed(1)), Ok(()));
-        assert_eq!(
-            view.insert(with(1, |d| d.sequence = 6)),
-            Err(NotInserted::Older(7))
-        );
-        assert_eq!(
-            view.insert(with(1, |d| d.operator.clear())),
-            Err(NotInserted::SameSequence(7))
-        );
+        assert_eq!(view.insert(with(1, |d| d.sequence = 6)), Err(NotInserted::Older(7)));
+        assert_eq!(view.insert(with(1, |d| d.operator.clear())), Err(NotInserted::SameSequence(7)));
         assert_eq!(view, before);
         let newer = with(1, |d| d.sequence = 8);
         assert_eq!(view.insert(newer.clone()), Ok(()));
@@ -200,10 +183,7 @@ mod tests {
     fn a_link_key_has_one_owner_until_the_owner_leaves_it() {
         let mut view = view(&[1]);
         let second = with(2, |d| d.link_key = DhPublic([1; 32]));
-        assert_eq!(
-            view.insert(second.clone()),
-            Err(NotInserted::LinkKeyTaken(identity(1).id()))
-        );
+        assert_eq!(view.insert(second.clone()), Err(NotInserted::LinkKeyTaken(identity(1).id())));
         assert_eq!(view.iter().len(), 1);
         view.insert(with(1, |d| {
             d.sequence = 8;
@@ -212,20 +192,14 @@ mod tests {
         .unwrap();
         assert_eq!(view.insert(second), Ok(()));
         let back = with(1, |d| d.sequence = 9);
-        assert_eq!(
-            view.insert(back),
-            Err(NotInserted::LinkKeyTaken(identity(2).id()))
-        );
+        assert_eq!(view.insert(back), Err(NotInserted::LinkKeyTaken(identity(2).id())));
     }
 
     #[test]
     fn another_network_and_a_relay_too_many_are_refused() {
         let mut view = view(&[1]);
         let other = NetworkId([0x22; 16]);
-        assert_eq!(
-            view.insert(with(2, |d| d.network = other)),
-            Err(NotInserted::OtherNetwork(other))
-        );
+        assert_eq!(view.insert(with(2, |d| d.network = other)), Err(NotInserted::OtherNetwork(other)));
         let filler = signed(1);
         for n in 1..MAX_RELAYS {
             let mut id = [0; 32];
@@ -241,10 +215,7 @@ mod tests {
         let view = view(&[1, 2, 3]);
         let id = identity(2).id();
         assert_eq!(view.onion_key(&id, FIRST_EPOCH), Some(&DhPublic([2 ^ 0x40; 32])));
-        assert_eq!(
-            view.onion_key(&id, FIRST_EPOCH + 1),
-            Some(&DhPublic([2 ^ 0x80; 32]))
-        );
+        assert_eq!(view.onion_key(&id, FIRST_EPOCH + 1), Some(&DhPublic([2 ^ 0x80; 32])));
         assert_eq!(view.onion_key(&id, FIRST_EPOCH + 2), None);
         assert_eq!(view.onion_key(&id, FIRST_EPOCH - 1), None);
         assert_eq!(view.onion_key(&RelayId([0; 32]), FIRST_EPOCH), None);

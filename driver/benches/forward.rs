@@ -36,9 +36,7 @@ impl Node for Forwarder {
         _: SocketAddr,
         packet: Packet<'_, Sealed>,
     ) -> Result<Verdict, DropReason> {
-        let to = usize::try_from(packet.index())
-            .ok()
-            .and_then(|index| self.0.get(index));
+        let to = usize::try_from(packet.index()).ok().and_then(|index| self.0.get(index));
         to.copied().map(Verdict::Forward).ok_or(DropReason::Malformed)
     }
     fn handle_timeout(&mut self, _: Now) {}
@@ -81,9 +79,7 @@ struct Course {
 
 fn any_port() -> StdSocket {
     let socket = StdSocket::bind("127.0.0.1:0").unwrap();
-    socket2::SockRef::from(&socket)
-        .set_recv_buffer_size(8 << 20)
-        .unwrap();
+    socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket
 }
@@ -104,9 +100,7 @@ impl Course {
             packets,
             burst,
             socket: UdpSocket::bind("127.0.0.1:0".parse().unwrap(), "listen").unwrap(),
-            shared: Shared::new(Forwarder(
-                sinks.iter().map(|sink| sink.local_addr().unwrap()).collect(),
-            )),
+            shared: Shared::new(Forwarder(sinks.iter().map(|sink| sink.local_addr().unwrap()).collect())),
             sinks,
         }
     }
@@ -148,10 +142,7 @@ impl Course {
                 while sink.recv(&mut scratch).is_ok() {}
             }
         }
-        assert_eq!(
-            self.shared.counters().packets_in,
-            self.shared.counters().packets_out
-        );
+        assert_eq!(self.shared.counters().packets_in, self.shared.counters().packets_out);
         taken
     }
 }
@@ -159,10 +150,7 @@ impl Course {
 fn forward(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("forward");
     group.throughput(Throughput::Elements(WAITING as u64));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let courses = [
         ("bursts to one address", 1, 1, BURST),
         ("bursts to 4 addresses in runs of 16", 4, 16, BURST),

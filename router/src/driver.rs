@@ -50,7 +50,9 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] driver::BindError),
     /// The log of setups.
-    #[error("cannot open the log of setups in {folder}: {source}; check that the folder exists and that the relay may write to it")]
+    #[error(
+        "cannot open the log of setups in {folder}: {source}; check that the folder exists and that the relay may write to it"
+    )]
     Log {
         /// Where it should be.
         folder: PathBuf,
@@ -119,10 +121,12 @@ impl Relay {
         let (log, seen) = match settings.state {
             None => (None, SeenSetups::restored([])),
             Some(folder) => {
-                let (log, seen, whole) =
-                    SeenLog::open(&folder, minute(now)).map_err(|source| StartError::Log { folder, source })?;
+                let (log, seen, whole) = SeenLog::open(&folder, minute(now))
+                    .map_err(|source| StartError::Log { folder, source })?;
                 if !whole {
-                    tracing::warn!("the log of setups was missing or torn: setups are refused for two minutes");
+                    tracing::warn!(
+                        "the log of setups was missing or torn: setups are refused for two minutes"
+                    );
                 }
                 (Some(log), seen)
             }
@@ -156,8 +160,10 @@ impl Relay {
     /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
     pub async fn run(self) -> Result<(), RunError> {
         let Self { shared, socket, log, exit, handle: _, commands, mut stopped } = self;
-        let outside = RelayOutside { connector: Connector::new(Rc::clone(&shared)), shared: Rc::clone(&shared), log };
-        let answers = tokio::task::spawn_local(answer(Rc::clone(&shared), socket.local_address(), exit, commands));
+        let outside =
+            RelayOutside { connector: Connector::new(Rc::clone(&shared)), shared: Rc::clone(&shared), log };
+        let answers =
+            tokio::task::spawn_local(answer(Rc::clone(&shared), socket.local_address(), exit, commands));
         let stop = async move {
             // A handle that is gone can no longer ask to stop: then the relay runs on.
             if stopped.wait_for(|stop| *stop).await.is_err() {

@@ -74,7 +74,12 @@ impl Exit {
     }
 
     /// Takes a QUIC packet of a circuit that ends here; an error ends the circuit.
-    pub fn handle_packet(&mut self, now: Instant, circuit: CircuitKey, packet: &[u8]) -> Result<(), Misbehaved> {
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        circuit: CircuitKey,
+        packet: &[u8],
+    ) -> Result<(), Misbehaved> {
         if !self.flows.has(circuit) {
             self.flows.add(now, circuit, FIRST_RTT).map_err(|_| Misbehaved("no streams"))?;
         }

@@ -202,7 +202,8 @@ impl RelayNode {
                 if self.no_setups_until.is_some_and(|until| until > now.instant) {
                     return Err(DropReason::Limit);
                 }
-                let from = From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
+                let from =
+                    From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
                 self.relay.handle_setup(now, from, word, packet.cell())
             }
             Some(PacketType::Reply) => self.relay.handle_reply(now, link, word, packet.cell()),

@@ -75,16 +75,8 @@ impl Default for ExitPolicy {
     // circuit.exit.2
     fn default() -> Self {
         let mut rules = refused();
-        rules.extend([ANY_V4, ANY_V6].map(|net| Rule {
-            accept: false,
-            net,
-            ports: 25..=25,
-        }));
-        rules.extend([ANY_V4, ANY_V6].map(|net| Rule {
-            accept: true,
-            net,
-            ports: ALL_PORTS,
-        }));
+        rules.extend([ANY_V4, ANY_V6].map(|net| Rule { accept: false, net, ports: 25..=25 }));
+        rules.extend([ANY_V4, ANY_V6].map(|net| Rule { accept: true, net, ports: ALL_PORTS }));
         Self { rules }
     }
 }
@@ -122,11 +114,7 @@ impl ExitPolicy {
     // circuit.exit.1
     pub fn check(&self, ip: IpAddr, port: u16) -> bool {
         let (ip, inner) = forms(ip);
-        self.accepts(ip, port)
-            && inner
-                .into_iter()
-                .flatten()
-                .all(|ip| self.accepts(ip.into(), port))
+        self.accepts(ip, port) && inner.into_iter().flatten().all(|ip| self.accepts(ip.into(), port))
     }
 
     /// The ports that are served for some address at least, for the descriptor; of more than
@@ -162,10 +150,7 @@ impl ExitPolicy {
     fn serves(&self, port: u16) -> bool {
         let rules = || self.rules.iter().filter(|rule| rule.ports.contains(&port));
         rules().enumerate().any(|(place, rule)| {
-            rule.accept
-                && !rules()
-                    .take(place)
-                    .any(|earlier| !earlier.accept && earlier.net.covers(rule.net))
+            rule.accept && !rules().take(place).any(|earlier| !earlier.accept && earlier.net.covers(rule.net))
         })
     }
 }
@@ -198,27 +183,15 @@ impl Net {
 
 const fn v4(octets: [u8; 4], length: u8) -> Net {
     let [a, b, c, d] = octets;
-    Net {
-        base: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-        length,
-    }
+    Net { base: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), length }
 }
 
 const fn v6(bits: u128, length: u8) -> Net {
-    Net {
-        base: IpAddr::V6(Ipv6Addr::from_bits(bits)),
-        length,
-    }
+    Net { base: IpAddr::V6(Ipv6Addr::from_bits(bits)), length }
 }
 
 fn refused() -> Vec<Rule> {
-    REFUSED
-        .map(|net| Rule {
-            accept: false,
-            net,
-            ports: ALL_PORTS,
-        })
-        .into()
+    REFUSED.map(|net| Rule { accept: false, net, ports: ALL_PORTS }).into()
 }
 
 /// The address to judge, in its IPv4 form if it only stands for one, and the IPv4 addresses that a tunnel would reach.
@@ -241,11 +214,7 @@ struct Problem(&'static str, &'static str);
 impl Problem {
     fn at(self, rule: impl AsRef<str>, verb: &str) -> BadRule {
         let Self(problem, example) = self;
-        BadRule {
-            rule: rule.as_ref().to_owned(),
-            problem,
-            example: format!("{verb}{example}"),
-        }
+        BadRule { rule: rule.as_ref().to_owned(), problem, example: format!("{verb}{example}") }
     }
 }
 
@@ -261,35 +230,17 @@ fn parse_rule(line: &str) -> Result<Vec<Rule>, BadRule> {
 
 /// `*`, an address or a prefix, then `:` and ports; IPv6 in brackets.
 fn parse_destination(text: &str, accept: bool) -> Result<Vec<Rule>, Problem> {
-    let (host, ports) = text
-        .trim()
-        .rsplit_once(':')
-        .ok_or(Problem("it has no port", "10.77.0.0/24:80"))?;
+    let (host, ports) = text.trim().rsplit_once(':').ok_or(Problem("it has no port", "10.77.0.0/24:80"))?;
     let ports = parse_ports(ports).ok_or(Problem(
         "its port is neither *, nor a number from 1 to 65535, nor a range of them",
         "10.77.0.0/24:80-90",
     ))?;
-    let nets = if host == "*" {
-        vec![ANY_V4, ANY_V6]
-    } else {
-        vec![parse_net(host)?]
-    };
-    Ok(nets
-        .into_iter()
-        .map(|net| Rule {
-            accept,
-            net,
-            ports: ports.clone(),
-        })
-        .collect())
+    let nets = if host == "*" { vec![ANY_V4, ANY_V6] } else { vec![parse_net(host)?] };
+    Ok(nets.into_iter().map(|net| Rule { accept, net, ports: ports.clone() }).collect())
 }
 
 fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
-    let number = |text: &str| {
-        text.parse()
-            .ok()
-            .filter(|port| *port != 0 && !text.starts_with('+'))
-    };
+    let number = |text: &str| text.parse().ok().filter(|port| *port != 0 && !text.starts_with('+'));
     if text == "*" {
         return Some(ALL_PORTS);
     }
@@ -315,10 +266,7 @@ fn parse_net(host: &str) -> Result<Net, Problem> {
         (IpAddr::V4(_), Some(_)) => return Err(Problem("an IPv4 address stands without brackets", V4)),
         (IpAddr::V6(_), None) => return Err(Problem("an IPv6 address needs brackets", V6)),
         (IpAddr::V6(_), Some(_)) if forms(base).0.is_ipv4() => {
-            return Err(Problem(
-                "this IPv6 address stands for an IPv4 address: give that one",
-                V4,
-            ));
+            return Err(Problem("this IPv6 address stands for an IPv4 address: give that one", V4));
         }
         (IpAddr::V6(_), Some(_)) => 128,
     };
@@ -329,10 +277,7 @@ fn parse_net(host: &str) -> Result<Net, Problem> {
             .parse()
             .ok()
             .filter(|length| *length <= max && !text.starts_with('+'))
-            .ok_or(Problem(
-                "its prefix length is no number that fits the address",
-                example,
-            ))?,
+            .ok_or(Problem("its prefix length is no number that fits the address", example))?,
     };
     let net = Net { base, length };
     if net.is_exact() {

@@ -14,11 +14,7 @@ fn number<T: TryFrom<u64, Error: Debug>>(value: &Value) -> T {
 }
 
 fn array<const N: usize>(value: &Value) -> [u8; N] {
-    data_encoding::HEXLOWER
-        .decode(value.as_str().unwrap().as_bytes())
-        .unwrap()
-        .try_into()
-        .unwrap()
+    data_encoding::HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap().try_into().unwrap()
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -32,11 +28,7 @@ fn file() -> Value {
 fn keys(hop: &Value, suite: Suite) -> HopKeys {
     let direction = |mask, ratchet| (Secret::new(array(&hop[mask])), Secret::new(array(&hop[ratchet])));
     let (forward, backward) = (direction("mask_f", "ratchet_f"), direction("mask_b", "ratchet_b"));
-    HopKeys {
-        suite,
-        forward,
-        backward,
-    }
+    HopKeys { suite, forward, backward }
 }
 
 /// The ratchet in the phase before that of `counter`, so that the layer has to take the last step.
@@ -59,18 +51,10 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn new(file: &Value, json: &'a Value) -> Self {
-        let name = format!(
-            "suites {} end {} counters {}",
-            json["suites"], json["end"], json["counters"]
-        );
-        let suites = list(&json["suites"])
-            .iter()
-            .map(|suite| Suite::from_code(number(suite)).unwrap());
-        let keys: Vec<_> = list(&file["hops"])
-            .iter()
-            .zip(suites)
-            .map(|(hop, suite)| keys(hop, suite))
-            .collect();
+        let name = format!("suites {} end {} counters {}", json["suites"], json["end"], json["counters"]);
+        let suites = list(&json["suites"]).iter().map(|suite| Suite::from_code(number(suite)).unwrap());
+        let keys: Vec<_> =
+            list(&file["hops"]).iter().zip(suites).map(|(hop, suite)| keys(hop, suite)).collect();
         let counters: Vec<u32> = list(&json["counters"]).iter().map(number).collect();
         let (mut origin, mut relays) = (Layers::new(&keys), vec![]);
         for ((keys, (sealer, opener)), counter) in keys.iter().zip(&mut origin.hops).zip(&counters) {
@@ -84,25 +68,13 @@ impl<'a> Case<'a> {
         }
         assert_eq!(number::<usize>(&json["hops"]), relays.len(), "{name}");
         let body = body(&file["bodies"][number::<usize>(&json["body"])]);
-        Self {
-            name,
-            json,
-            end: number(&json["end"]),
-            counters,
-            body,
-            origin,
-            relays,
-        }
+        Self { name, json, end: number(&json["end"]), counters, body, origin, relays }
     }
 
     /// The cell is the one that the reference describes.
     fn check(&self, hop: usize, cell: &Cell, expected: &Value) {
         let name = &self.name;
-        assert_eq!(
-            cell[..SLOTS],
-            array::<SLOTS>(&expected["slots"]),
-            "{name}: slots at hop {hop}"
-        );
+        assert_eq!(cell[..SLOTS], array::<SLOTS>(&expected["slots"]), "{name}: slots at hop {hop}");
         assert_eq!(
             blake3::hash(cell).as_bytes(),
             &array(&expected["cell_blake3"]),
@@ -124,11 +96,7 @@ impl<'a> Case<'a> {
             let counter = sealer.next().unwrap();
             sealer.counter = counter;
             let word = if hop == self.end { counter | END } else { counter };
-            let tag = sealer
-                .ratchet
-                .keys
-                .body
-                .seal(counter.into(), &associated(word, &slots), &mut body);
+            let tag = sealer.ratchet.keys.body.seal(counter.into(), &associated(word, &slots), &mut body);
             assert_eq!(
                 read_slot(&slots),
                 (mask_word(&sealer.mask, &tag, word), &tag),
@@ -146,16 +114,9 @@ impl<'a> Case<'a> {
 }
 
 fn body(json: &Value) -> [u8; BODY] {
-    let kind = [
-        BodyType::Padding,
-        BodyType::Quic,
-        BodyType::Control,
-        BodyType::Ratchet,
-        BodyType::Count,
-    ][number::<usize>(&json["type"])];
-    let data = data_encoding::HEXLOWER
-        .decode(json["data"].as_str().unwrap().as_bytes())
-        .unwrap();
+    let kind = [BodyType::Padding, BodyType::Quic, BodyType::Control, BodyType::Ratchet, BodyType::Count]
+        [number::<usize>(&json["type"])];
+    let data = data_encoding::HEXLOWER.decode(json["data"].as_str().unwrap().as_bytes()).unwrap();
     let mut body = [0xaa; BODY];
     let written = cell::write_body(&mut body, kind, |room| {
         room[..data.len()].copy_from_slice(&data);
@@ -173,10 +134,7 @@ fn pads_and_masked_words_are_those_of_the_reference() {
     for sample in list(&file()["prf"]) {
         let (key, counter) = (array::<16>(&sample["key"]), number(&sample["counter"]));
         let slot = Secret::new(key);
-        let keys = PhaseKeys {
-            body: AeadKey::new(Suite::Aegis128L, Secret::new([0; 32])),
-            slot,
-        };
+        let keys = PhaseKeys { body: AeadKey::new(Suite::Aegis128L, Secret::new([0; 32])), slot };
         assert_eq!(keys.pad(counter), array(&sample["prf_100"]), "counter {counter}");
         let (tag, word) = (array(&sample["tag"]), u32::from_be_bytes(array(&sample["word"])));
         let masked = u32::from_be_bytes(array(&sample["masked"]));
@@ -189,9 +147,7 @@ fn phase_keys_are_those_of_the_reference() {
     for (i, hop) in list(&file()["hops"]).iter().enumerate() {
         // Suite 2 uses all 32 bytes of a key.
         let suite = Suite::ChaCha20Poly1305;
-        let HopKeys {
-            forward, backward, ..
-        } = keys(hop, suite);
+        let HopKeys { forward, backward, .. } = keys(hop, suite);
         for (phases, (_, first)) in [("phases_f", forward), ("phases_b", backward)] {
             let mut ratchet = Ratchet::new(suite, &first);
             for expected in list(&hop[phases]) {
@@ -199,11 +155,7 @@ fn phase_keys_are_those_of_the_reference() {
                 while ratchet.phase < phase {
                     ratchet = ratchet.stepped();
                 }
-                assert_eq!(
-                    ratchet.keys.slot.expose(),
-                    &array(&expected["slot"]),
-                    "hop {i} {phases} {phase}"
-                );
+                assert_eq!(ratchet.keys.slot.expose(), &array(&expected["slot"]), "hop {i} {phases} {phase}");
                 let body = AeadKey::new(suite, Secret::new(array(&expected["body"])));
                 let tag = |key: &AeadKey| key.seal(1, b"", &mut [0; 9]);
                 assert_eq!(tag(&ratchet.keys.body), tag(&body), "hop {i} {phases} {phase}");
@@ -257,20 +209,11 @@ fn backward_cells_are_those_of_the_reference() {
         for hop in (0..=case.end).rev() {
             let relay = &mut case.relays[hop];
             assert!(
-                if hop == case.end {
-                    relay.start(&mut cell)
-                } else {
-                    relay.seal(&mut cell)
-                },
+                if hop == case.end { relay.start(&mut cell) } else { relay.seal(&mut cell) },
                 "{}",
                 case.name
             );
-            assert_eq!(
-                case.relays[hop].backward.counter,
-                case.counters[hop] + 1,
-                "{}",
-                case.name
-            );
+            assert_eq!(case.relays[hop].backward.counter, case.counters[hop] + 1, "{}", case.name);
             case.check(hop, &cell, &json["backward"]["emitted"][hop]);
         }
         assert_eq!(case.origin.open(now, &mut cell), Ok(case.end), "{}", case.name);

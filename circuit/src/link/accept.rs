@@ -66,11 +66,7 @@ impl Links {
         let ephemeral = DhSecret::random(&mut self.shared.rng);
         let accepted = Accepted::read(&own.responder, &keys.link, ephemeral, first)?;
         // link.handshake.2
-        let suite = self
-            .config
-            .suites
-            .choose(accepted.offered)
-            .ok_or(DropReason::Handshake)?;
+        let suite = self.config.suites.choose(accepted.offered).ok_or(DropReason::Handshake)?;
         let relay = match (first.kind, accepted.static_key) {
             (Kind::FirstIk, Some(key)) => {
                 let known = self.relays.get_mut(&key).ok_or(DropReason::Handshake)?;
@@ -97,9 +93,7 @@ impl Links {
         // link.handshake.4
         let same = |answer: &Answer| answer.relay == relay && (relay.is_some() || answer.from == from);
         let mut unfinished = self.answers.iter().filter(|(_, a)| same(a)).map(|(n, _)| *n);
-        let oldest_of_peer = unfinished
-            .next()
-            .filter(|_| unfinished.count() + 1 >= MOST_PER_PEER);
+        let oldest_of_peer = unfinished.next().filter(|_| unfinished.count() + 1 >= MOST_PER_PEER);
         if let Some(oldest) = oldest_of_peer {
             self.forget_answer(oldest);
         } else if self.answers.len() >= self.config.limits.unfinished
@@ -110,37 +104,14 @@ impl Links {
         let number = self.next_answer;
         self.next_answer = number.wrapping_add(1);
         let shared = &mut self.shared;
-        let ours = shared
-            .indices
-            .claim(&mut shared.rng, Place::Answer(number))
-            .ok_or(DropReason::Limit)?;
-        let ends = Ends {
-            side: Side::Responder,
-            suite,
-            ours,
-            theirs: accepted.index,
-        };
-        let choice = Choice {
-            suite,
-            index: ours,
-            boot: self.config.boot,
-            unix_ms: now.unix_ms,
-        };
+        let ours = shared.indices.claim(&mut shared.rng, Place::Answer(number)).ok_or(DropReason::Limit)?;
+        let ends = Ends { side: Side::Responder, suite, ours, theirs: accepted.index };
+        let choice = Choice { suite, index: ours, boot: self.config.boot, unix_ms: now.unix_ms };
         let mut packet = Box::new([0; PACKET]);
-        let (keys, hh) = accepted
-            .answer(choice, &mut packet)
-            .inspect_err(|_| self.shared.indices.free(ours))?;
+        let (keys, hh) =
+            accepted.answer(choice, &mut packet).inspect_err(|_| self.shared.indices.free(ours))?;
         let session = Session::new(now.instant, &keys, ends, self.shared.ring());
-        self.answers.insert(
-            number,
-            Answer {
-                session,
-                from,
-                hh,
-                relay,
-                born: now.instant,
-            },
-        );
+        self.answers.insert(number, Answer { session, from, hh, relay, born: now.instant });
         self.post(from, packet);
         Ok(())
     }
@@ -157,14 +128,7 @@ impl Links {
         let mut salt = [0; 32];
         self.shared.rng.fill_bytes(&mut salt);
         let mut packet = Box::new([0; PACKET]);
-        write_cookie(
-            &own.responder.link_key,
-            first.mac1,
-            first.sender,
-            &salt,
-            &cookie,
-            &mut packet,
-        )?;
+        write_cookie(&own.responder.link_key, first.mac1, first.sender, &salt, &cookie, &mut packet)?;
         self.post(from, packet);
         Ok(())
     }
@@ -225,9 +189,7 @@ impl Links {
         };
         let link = super::at(&mut self.slots, slot)?;
         let mut session = answer.session;
-        self.shared
-            .indices
-            .lead(session.opener.index(), Place::Link(slot));
+        self.shared.indices.lead(session.opener.index(), Place::Link(slot));
         session.confirmed = true;
         link.up = true;
         link.address = answer.from;
@@ -249,9 +211,7 @@ impl Links {
 
     /// When the oldest unfinished handshake is forgotten.
     pub(super) fn answers_deadline(&self) -> Option<Instant> {
-        self.answers
-            .first_key_value()
-            .map(|(_, answer)| answer.born + FORGET)
+        self.answers.first_key_value().map(|(_, answer)| answer.born + FORGET)
     }
 
     pub(super) fn forget_late_answers(&mut self, now: Now) {

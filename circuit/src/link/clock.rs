@@ -49,11 +49,7 @@ impl Link {
 
     pub(super) fn arm_for_gaps(&mut self, shared: &mut Shared) {
         let pace = self.pace();
-        if let Some(at) = self
-            .current
-            .as_ref()
-            .and_then(|session| session.gaps.deadline(pace))
-        {
+        if let Some(at) = self.current.as_ref().and_then(|session| session.gaps.deadline(pace)) {
             self.arm(at, shared);
         }
     }
@@ -78,12 +74,7 @@ impl Link {
             self.drop_old(shared);
         }
         // Old keys still work: the handshake that nobody answered was not needed.
-        if self.up
-            && self
-                .dial
-                .as_ref()
-                .is_some_and(|dial| passed(at, dial.started, DEAD))
-        {
+        if self.up && self.dial.as_ref().is_some_and(|dial| passed(at, dial.started, DEAD)) {
             self.end_dial(shared);
         }
         let due = self.due(now);
@@ -96,23 +87,15 @@ impl Link {
 
     /// Whether the peer has not left us without an answer for so long that it is asked.
     pub(super) fn answers(&self, now: Now) -> bool {
-        self.unanswered
-            .is_none_or(|since| !passed(now.instant, since, ASK))
+        self.unanswered.is_none_or(|since| !passed(now.instant, since, ASK))
     }
 
     // link.live.1, link.live.2, link.handshake.7
     fn due(&self, now: Now) -> Due {
         let at = now.instant;
         if self.unanswered.is_some_and(|since| passed(at, since, DEAD))
-            || self
-                .current
-                .as_ref()
-                .is_some_and(|session| passed(at, session.born, LAST_AGE))
-            || (!self.up
-                && self
-                    .dial
-                    .as_ref()
-                    .is_none_or(|dial| passed(at, dial.started, DEAD)))
+            || self.current.as_ref().is_some_and(|session| passed(at, session.born, LAST_AGE))
+            || (!self.up && self.dial.as_ref().is_none_or(|dial| passed(at, dial.started, DEAD)))
         {
             return Due::Dead;
         }
@@ -121,11 +104,7 @@ impl Link {
         }
         let silent = self.unanswered.is_some_and(|since| passed(at, since, REDIAL));
         let begin = self.dial.is_none() && silent && self.role.dials();
-        if begin || self.dial.as_ref().is_some_and(|dial| dial.next <= at) {
-            Due::Dial
-        } else {
-            Due::Nothing
-        }
+        if begin || self.dial.as_ref().is_some_and(|dial| dial.next <= at) { Due::Dial } else { Due::Nothing }
     }
 
     fn tick_frames(&mut self, now: Now, shared: &mut Shared) {
@@ -148,12 +127,7 @@ impl Link {
             self.wants.tail = true;
             self.be_ready(shared);
         }
-        if self
-            .current
-            .as_ref()
-            .and_then(|s| s.gaps.deadline(pace))
-            .is_some_and(|due| due <= at)
-        {
+        if self.current.as_ref().and_then(|s| s.gaps.deadline(pace)).is_some_and(|due| due <= at) {
             self.wants.nack = true;
             self.be_ready(shared);
         }
@@ -187,10 +161,7 @@ impl Link {
     }
 
     fn ring_at(&self, pace: Pace) -> Option<Instant> {
-        let kept = self
-            .current
-            .as_ref()
-            .is_some_and(|session| !session.ring.is_empty());
+        let kept = self.current.as_ref().is_some_and(|session| !session.ring.is_empty());
         kept.then(|| self.last_kept + RING_IDLE.max(pace.keep()))
     }
 
@@ -206,9 +177,7 @@ impl Link {
             self.tail_at(pace),
             self.rekey_at(),
             self.ring_at(pace),
-            self.current
-                .as_ref()
-                .and_then(|session| session.gaps.deadline(pace)),
+            self.current.as_ref().and_then(|session| session.gaps.deadline(pace)),
             self.current.as_ref().map(|session| session.born + LAST_AGE),
             self.old.as_ref().map(|(_, until)| *until),
             self.dial.as_ref().map(|dial| dial.next),

@@ -54,17 +54,12 @@ pub struct Hello {
 impl Hello {
     /// Signs the handshake hash `hh`.
     pub fn sign(identity: &IdentitySecret, hh: &[u8; 32], boot: BootId) -> Self {
-        Self {
-            id: identity.id(),
-            boot,
-            signature: identity.sign(HELLO_LABEL, &hello_message(hh, boot)),
-        }
+        Self { id: identity.id(), boot, signature: identity.sign(HELLO_LABEL, &hello_message(hh, boot)) }
     }
 
     /// Checks the signature over the handshake hash `hh`.
     pub fn verify(&self, hh: &[u8; 32]) -> Result<(), Misbehaved> {
-        self.id
-            .verify(HELLO_LABEL, &hello_message(hh, self.boot), &self.signature)
+        self.id.verify(HELLO_LABEL, &hello_message(hh, self.boot), &self.signature)
     }
 }
 
@@ -146,10 +141,7 @@ impl Renewal {
         if index == 0 {
             return Err(Malformed("new index"));
         }
-        Ok(Self {
-            index,
-            ephemeral: DhPublic(*r.array("ephemeral key")?),
-        })
+        Ok(Self { index, ephemeral: DhPublic(*r.array("ephemeral key")?) })
     }
 }
 
@@ -219,20 +211,13 @@ mod tests {
     use crate::packet::CELL;
 
     fn frames() -> [Frame<'static>; 8] {
-        let renewal = Renewal {
-            index: 7,
-            ephemeral: DhPublic([9; 32]),
-        };
+        let renewal = Renewal { index: 7, ephemeral: DhPublic([9; 32]) };
         [
             Frame::Ping(1),
             Frame::Pong(u64::MAX),
             Frame::Nack(Ranges(&[0, 0, 0, 0, 0, 0, 0, 5, 0, 2])),
             Frame::Tail(77),
-            Frame::Hello(Hello {
-                id: RelayId([1; 32]),
-                boot: BootId(2),
-                signature: [3; 64],
-            }),
+            Frame::Hello(Hello { id: RelayId([1; 32]), boot: BootId(2), signature: [3; 64] }),
             Frame::Rekey(renewal),
             Frame::Rekeyed(renewal),
             Frame::Close,
@@ -303,9 +288,7 @@ mod tests {
     fn a_nack_holds_64_ranges() {
         let missing: Vec<_> = (0..100).map(|i| (i * 3, 2)).collect();
         let cell = cell(|w| write_nack(&missing, w).unwrap());
-        let Some(Ok(Frame::Nack(ranges))) = Frames::new(&cell).next() else {
-            panic!()
-        };
+        let Some(Ok(Frame::Nack(ranges))) = Frames::new(&cell).next() else { panic!() };
         assert_eq!(ranges.iter().collect::<Vec<_>>(), missing[..64]);
     }
 }

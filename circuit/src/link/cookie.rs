@@ -43,13 +43,7 @@ impl<'a> CookieMessage<'a> {
         if receiver == 0 {
             Err(Malformed("cookie header"))
         } else {
-            Ok(Self {
-                receiver,
-                head,
-                salt,
-                sealed,
-                tag,
-            })
+            Ok(Self { receiver, head, salt, sealed, tag })
         }
     }
 
@@ -89,10 +83,7 @@ pub fn write_cookie(
 }
 
 fn key(link_key: &DhPublic, mac1: &[u8; 16], salt: &[u8; 32]) -> AeadKey {
-    AeadKey::new(
-        Suite::ChaCha20Poly1305,
-        kdf(Label::Cookie, &[&link_key.0, mac1, salt]).secret(),
-    )
+    AeadKey::new(Suite::ChaCha20Poly1305, kdf(Label::Cookie, &[&link_key.0, mac1, salt]).secret())
 }
 
 /// `cookie = MAC(secret, address 16 | port 2)`.
@@ -152,10 +143,7 @@ mod tests {
         for other in ["192.0.2.1:6", "192.0.2.2:5"] {
             assert_ne!(cookies.make(t, &mut rng, other.parse().unwrap()), first);
         }
-        assert_eq!(
-            cookies.make(t, &mut rng, "[::ffff:192.0.2.1]:5".parse().unwrap()),
-            first
-        );
+        assert_eq!(cookies.make(t, &mut rng, "[::ffff:192.0.2.1]:5".parse().unwrap()), first);
         let second = cookies.make(t + RENEW, &mut rng, a);
         assert_ne!(second, first);
         let accepted = |c: &Cookies, t| c.accepted(t, a).collect::<Vec<_>>();

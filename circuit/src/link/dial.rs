@@ -19,11 +19,7 @@ use super::state::{Candidate, Link, Role, Shared};
 use super::{LinkEvent, LinkId, Links, Peer, Slot};
 
 /// How long the first messages wait for an answer; the later ones wait as long as the last of these.
-const WAITS: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
+const WAITS: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 /// First messages that may still be answered.
 const MOST_ATTEMPTS: usize = 3;
 
@@ -55,9 +51,7 @@ impl Links {
         }
         let known = self.by_relay.get(&peer.id).copied().unwrap_or_default();
         // Who dialled us and is silent may have restarted: only its own handshake, or ours, can tell.
-        let accepted = known
-            .accepted
-            .filter(|slot| self.at(*slot).is_some_and(|link| link.answers(now)));
+        let accepted = known.accepted.filter(|slot| self.at(*slot).is_some_and(|link| link.answers(now)));
         if let Some(slot) = known.dialled.or(accepted) {
             // link.address.1
             if let Some(link) = self.at(slot).filter(|link| !link.up) {
@@ -66,14 +60,8 @@ impl Links {
             }
             return self.id_of(slot).ok_or(DropReason::LinkDown);
         }
-        let role = if self.own.is_some() {
-            Role::ToRelay(peer.id)
-        } else {
-            Role::ToEntry(peer.id)
-        };
-        let slot = self
-            .insert(now, role, Some(peer.link_key), peer.address)
-            .ok_or(DropReason::Limit)?;
+        let role = if self.own.is_some() { Role::ToRelay(peer.id) } else { Role::ToEntry(peer.id) };
+        let slot = self.insert(now, role, Some(peer.link_key), peer.address).ok_or(DropReason::Limit)?;
         self.dial_slot(now, slot).inspect_err(|_| self.remove(slot))?;
         self.id_of(slot).ok_or(DropReason::LinkDown)
     }
@@ -86,11 +74,7 @@ impl Links {
         };
         if link.dial.is_none() {
             let place = Place::Link(slot);
-            let index = self
-                .shared
-                .indices
-                .claim(&mut self.shared.rng, place)
-                .ok_or(DropReason::Limit)?;
+            let index = self.shared.indices.claim(&mut self.shared.rng, place).ok_or(DropReason::Limit)?;
             link.dial = Some(Dial {
                 index,
                 started: now.instant,
@@ -101,17 +85,12 @@ impl Links {
                 hurried: false,
             });
         }
-        let (Some(dial), Some(responder)) = (
-            &mut link.dial,
-            responder(self.config.network, link.role, link.dial_key),
-        ) else {
+        let (Some(dial), Some(responder)) =
+            (&mut link.dial, responder(self.config.network, link.role, link.dial_key))
+        else {
             return Err(DropReason::LinkDown);
         };
-        let wait = WAITS
-            .get(dial.tries)
-            .or(WAITS.last())
-            .copied()
-            .unwrap_or_default();
+        let wait = WAITS.get(dial.tries).or(WAITS.last()).copied().unwrap_or_default();
         dial.next = now.after(wait);
         dial.tries += 1;
         // link.handshake.3: every first message has a later time than the one before.
@@ -178,12 +157,8 @@ impl Links {
         let rtt = now.instant.saturating_duration_since(*sent);
         dial.attempts.clear();
         dial.next = now.after(Duration::from_secs(1));
-        let ends = Ends {
-            side: Side::Initiator,
-            suite: answered.suite,
-            ours: dial.index,
-            theirs: message.sender,
-        };
+        let ends =
+            Ends { side: Side::Initiator, suite: answered.suite, ours: dial.index, theirs: message.sender };
         link.measured(rtt);
         link.clock_ms = Some(clock_difference(answered.unix_ms, now.unix_ms, rtt));
         let ring = self.shared.ring();
@@ -220,10 +195,7 @@ impl Links {
             return;
         };
         let hello = Hello::sign(&keys.identity, &answered.hh, self.config.boot);
-        link.candidate = Some(Candidate {
-            hello,
-            boot: answered.boot,
-        });
+        link.candidate = Some(Candidate { hello, boot: answered.boot });
         link.next = Some(session);
         link.want_hello(now, &mut self.shared);
     }
@@ -269,19 +241,11 @@ fn dialling<'a>(
     if link.dial.as_ref().is_none_or(|dial| dial.index != index) {
         return Err(DropReason::Handshake);
     }
-    if link.address == from {
-        Ok((link, slot))
-    } else {
-        Err(DropReason::WrongAddress)
-    }
+    if link.address == from { Ok((link, slot)) } else { Err(DropReason::WrongAddress) }
 }
 
 fn responder(network: NetworkId, role: Role, link_key: Option<DhPublic>) -> Option<Responder> {
-    Some(Responder {
-        network,
-        id: role.relay()?,
-        link_key: link_key?,
-    })
+    Some(Responder { network, id: role.relay()?, link_key: link_key? })
 }
 
 /// The peer's clock less ours, when its answer came half a round trip ago.

@@ -40,10 +40,7 @@ impl Suites {
             Suite::Aegis128L => Suite::ChaCha20Poly1305,
             Suite::ChaCha20Poly1305 => Suite::Aegis128L,
         };
-        Self {
-            first,
-            second: Some(second),
-        }
+        Self { first, second: Some(second) }
     }
 
     /// One suite only.
@@ -58,10 +55,7 @@ impl Suites {
 
     /// The suite that we prefer of those offered.
     pub fn choose(self, offered: u8) -> Option<Suite> {
-        [Some(self.first), self.second]
-            .into_iter()
-            .flatten()
-            .find(|suite| offered & bit(*suite) != 0)
+        [Some(self.first), self.second].into_iter().flatten().find(|suite| offered & bit(*suite) != 0)
     }
 }
 
@@ -136,15 +130,7 @@ impl<'a> Message<'a> {
         let mac1 = r.array("mac1")?;
         let mac2 = r.array("mac2")?;
         r.finish("handshake")?;
-        Ok(Message::Noise(Noise {
-            kind,
-            receiver,
-            sender,
-            message,
-            mac1,
-            mac2,
-            packet,
-        }))
+        Ok(Message::Noise(Noise { kind, receiver, sender, message, mac1, mac2, packet }))
     }
 }
 
@@ -172,9 +158,8 @@ impl Noise<'_> {
             return Mac2::Absent;
         }
         let (covered, _) = self.packet.split_at(MAC2_AT);
-        let right = cookies
-            .into_iter()
-            .any(|cookie| tags_equal(self.mac2, &mac(&mac2_key(&cookie), &[covered])));
+        let right =
+            cookies.into_iter().any(|cookie| tags_equal(self.mac2, &mac(&mac2_key(&cookie), &[covered])));
         if right { Mac2::Right } else { Mac2::Wrong }
     }
 }
@@ -237,9 +222,7 @@ pub struct Initiator {
 
 impl fmt::Debug for Initiator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Initiator")
-            .field("suites", &self.suites)
-            .finish_non_exhaustive()
+        f.debug_struct("Initiator").field("suites", &self.suites).finish_non_exhaustive()
     }
 }
 
@@ -272,17 +255,11 @@ impl Initiator {
         };
         let prologue = responder.prologue();
         let static_key = offer.static_key.map(DhSecret::expose);
-        let builder = builder(kind, offer.ephemeral)?
-            .prologue(&prologue)
-            .map_err(refused)?;
-        let builder = builder
-            .remote_public_key(&responder.link_key.0)
-            .map_err(refused)?;
+        let builder = builder(kind, offer.ephemeral)?.prologue(&prologue).map_err(refused)?;
+        let builder = builder.remote_public_key(&responder.link_key.0).map_err(refused)?;
         let mut noise = match &static_key {
             None => builder.build_initiator(),
-            Some(key) => builder
-                .local_private_key(key.expose())
-                .and_then(Builder::build_initiator),
+            Some(key) => builder.local_private_key(key.expose()).and_then(Builder::build_initiator),
         }
         .map_err(refused)?;
         let mut payload = [0; NK_PAYLOAD];
@@ -290,19 +267,10 @@ impl Initiator {
         w.u8(offer.suites.bits())?;
         w.u64(offer.unix_ms)?;
         let (payload, _) = payload.split_at(payload_size);
-        let header = Header {
-            kind,
-            receiver: 0,
-            sender: offer.index,
-        };
+        let header = Header { kind, receiver: 0, sender: offer.index };
         let key = first_mac1_key(&responder.link_key);
         let mac1 = header.write(&mut noise, payload, &key, offer.cookie.as_ref(), out)?;
-        Ok(Self {
-            noise,
-            answer_key: answer_mac1_key(&ephemeral),
-            mac1,
-            suites: offer.suites,
-        })
+        Ok(Self { noise, answer_key: answer_mac1_key(&ephemeral), mac1, suites: offer.suites })
     }
 
     /// Mac1 of the message, to which a cookie is bound.
@@ -321,9 +289,7 @@ impl Initiator {
             return Err(DropReason::Handshake);
         }
         let mut payload = [0; NK_PAYLOAD];
-        self.noise
-            .read_message(answer.message, &mut payload)
-            .map_err(refused)?;
+        self.noise.read_message(answer.message, &mut payload).map_err(refused)?;
         let mut r = Reader::new(&payload);
         // link.handshake.2
         let suite = Suite::from_code(r.u8("suite")?)
@@ -332,13 +298,7 @@ impl Initiator {
         let boot = BootId(r.u64("boot id")?);
         let unix_ms = r.u64("time")?;
         let (keys, hh) = split(&mut self.noise)?;
-        Ok(Answered {
-            keys,
-            hh,
-            suite,
-            boot,
-            unix_ms,
-        })
+        Ok(Answered { keys, hh, suite, boot, unix_ms })
     }
 }
 
@@ -358,9 +318,7 @@ pub struct Accepted {
 
 impl fmt::Debug for Accepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accepted")
-            .field("offered", &self.offered)
-            .finish_non_exhaustive()
+        f.debug_struct("Accepted").field("offered", &self.offered).finish_non_exhaustive()
     }
 }
 
@@ -401,24 +359,10 @@ impl Accepted {
         let mut r = Reader::new(payload);
         let offered = r.u8("suites")?;
         let unix_ms = r.u64("time")?;
-        let static_key = noise
-            .get_remote_static()
-            .and_then(|key| key.first_chunk())
-            .copied()
-            .map(DhPublic);
-        let e = Reader::new(first.message)
-            .array("ephemeral key")
-            .copied()
-            .map(DhPublic)?;
+        let static_key = noise.get_remote_static().and_then(|key| key.first_chunk()).copied().map(DhPublic);
+        let e = Reader::new(first.message).array("ephemeral key").copied().map(DhPublic)?;
         let static_key = static_key.filter(|_| ik);
-        Ok(Self {
-            noise,
-            first: e,
-            index: first.sender,
-            static_key,
-            offered,
-            unix_ms,
-        })
+        Ok(Self { noise, first: e, index: first.sender, static_key, offered, unix_ms })
     }
 
     /// Writes the answer into `out`; returns the keys and the handshake hash.
@@ -428,18 +372,8 @@ impl Accepted {
         w.u8(choice.suite.code())?;
         w.u64(choice.boot.0)?;
         w.u64(choice.unix_ms)?;
-        let header = Header {
-            kind: Kind::Answer,
-            receiver: self.index,
-            sender: choice.index,
-        };
-        header.write(
-            &mut self.noise,
-            &payload,
-            &answer_mac1_key(&self.first),
-            None,
-            out,
-        )?;
+        let header = Header { kind: Kind::Answer, receiver: self.index, sender: choice.index };
+        header.write(&mut self.noise, &payload, &answer_mac1_key(&self.first), None, out)?;
         split(&mut self.noise)
     }
 }
@@ -492,10 +426,7 @@ fn refused(_: snow::Error) -> DropReason {
 }
 
 fn split(noise: &mut HandshakeState) -> Result<(Keys, [u8; 32]), DropReason> {
-    let hh = *noise
-        .get_handshake_hash()
-        .first_chunk()
-        .ok_or(DropReason::Handshake)?;
+    let hh = *noise.get_handshake_hash().first_chunk().ok_or(DropReason::Handshake)?;
     let (k_i, k_r) = noise.dangerously_get_raw_split();
     Ok((Keys::of_handshake(Secret::new(k_i), Secret::new(k_r)), hh))
 }
@@ -538,9 +469,7 @@ struct Once(Option<Secret<32>>);
 impl NoiseRandom for Once {
     fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), snow::Error> {
         let bytes = self.0.take().ok_or(snow::Error::Rng)?;
-        Writer::new(dest)
-            .put(bytes.expose())
-            .map_err(|_| snow::Error::Rng)
+        Writer::new(dest).put(bytes.expose()).map_err(|_| snow::Error::Rng)
     }
 }
 
@@ -589,9 +518,7 @@ impl Dh for X25519 {
 
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         let public = DhPublic(*public.first_chunk().ok_or(snow::Error::Dh)?);
-        let shared = DhSecret::from_bytes(self.secret)
-            .agree(&public)
-            .map_err(|_| snow::Error::Dh)?;
+        let shared = DhSecret::from_bytes(self.secret).agree(&public).map_err(|_| snow::Error::Dh)?;
         Writer::new(out).put(shared.expose()).map_err(|_| snow::Error::Dh)
     }
 }

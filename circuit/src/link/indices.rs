@@ -29,10 +29,7 @@ pub(super) struct Indices {
 
 impl Indices {
     pub(super) fn new() -> Self {
-        Self {
-            entries: vec![None; 16],
-            used: 0,
-        }
+        Self { entries: vec![None; 16], used: 0 }
     }
 
     /// The number of indices in use.
@@ -55,11 +52,7 @@ impl Indices {
         loop {
             let index = rng.next_u32() & RANDOM_BITS;
             let at = self.at(index);
-            if let Some(free) = self
-                .entries
-                .get_mut(at)
-                .filter(|entry| index != 0 && entry.is_none())
-            {
+            if let Some(free) = self.entries.get_mut(at).filter(|entry| index != 0 && entry.is_none()) {
                 *free = Some((index, place));
                 self.used += 1;
                 return Some(index);
@@ -80,11 +73,7 @@ impl Indices {
     /// Frees an index.
     pub(super) fn free(&mut self, index: u32) {
         let at = self.at(index);
-        if let Some(entry) = self
-            .entries
-            .get_mut(at)
-            .filter(|e| e.is_some_and(|(whole, _)| whole == index))
-        {
+        if let Some(entry) = self.entries.get_mut(at).filter(|e| e.is_some_and(|(whole, _)| whole == index)) {
             *entry = None;
             self.used -= 1;
         }
@@ -119,9 +108,7 @@ mod tests {
     fn indices_lead_to_their_places_until_they_are_freed() {
         let mut rng = Random::from_seed([4; 32]);
         let mut indices = Indices::new();
-        let all: Vec<u32> = (0..5000)
-            .map(|n| indices.claim(&mut rng, Place::Link(n)).unwrap())
-            .collect();
+        let all: Vec<u32> = (0..5000).map(|n| indices.claim(&mut rng, Place::Link(n)).unwrap()).collect();
         for (n, index) in (0..).zip(&all) {
             assert!(*index != 0 && *index <= RANDOM_BITS);
             assert_eq!(indices.find(*index), Some(Place::Link(n)));

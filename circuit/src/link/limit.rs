@@ -55,11 +55,7 @@ impl Second {
             now: 0,
             before: if next_one { self.now } else { 0 },
         };
-        if next_one {
-            into.saturating_sub(SECOND)
-        } else {
-            Duration::ZERO
-        }
+        if next_one { into.saturating_sub(SECOND) } else { Duration::ZERO }
     }
 }
 
@@ -91,22 +87,13 @@ impl Buckets {
     pub(super) fn new(rate: u32, burst: u32, rng: &mut Random) -> Self {
         let mut place = [0; 32];
         rng.fill_bytes(&mut place);
-        Self {
-            table: Vec::new(),
-            place: Secret::new(place),
-            rate: rate.into(),
-            burst: burst.into(),
-        }
+        Self { table: Vec::new(), place: Secret::new(place), rate: rate.into(), burst: burst.into() }
     }
 
     /// Takes a token of the prefix of `source`.
     pub(super) fn take(&mut self, now: Instant, source: IpAddr) -> bool {
         if self.table.is_empty() {
-            let full = Bucket {
-                prefix: 0,
-                tokens: self.burst * TOKEN,
-                at: now,
-            };
+            let full = Bucket { prefix: 0, tokens: self.burst * TOKEN, at: now };
             self.table = vec![full; BUCKETS];
         }
         let (rate, most) = (self.rate, self.burst * TOKEN);
@@ -119,11 +106,7 @@ impl Buckets {
         }
         let tokens = |at: usize| self.table.get(at).map_or(0, |bucket| bucket.tokens);
         let owned = |at: usize| self.table.get(at).is_some_and(|bucket| bucket.prefix == prefix);
-        let at = if owned(a) || (!owned(b) && tokens(a) >= tokens(b)) {
-            a
-        } else {
-            b
-        };
+        let at = if owned(a) || (!owned(b) && tokens(a) >= tokens(b)) { a } else { b };
         self.table.get_mut(at).is_some_and(|bucket| {
             bucket.prefix = prefix;
             let left = bucket.tokens.checked_sub(TOKEN);
@@ -199,9 +182,8 @@ mod tests {
     fn many_prefixes_do_not_grow_the_table_nor_refill_each_other() {
         let mut buckets = Buckets::new(50, 100, &mut Random::from_seed([2; 32]));
         let t = start();
-        let passed = (0..400_000u32)
-            .filter(|i| buckets.take(t, IpAddr::from((i << 8).to_be_bytes())))
-            .count();
+        let passed =
+            (0..400_000u32).filter(|i| buckets.take(t, IpAddr::from((i << 8).to_be_bytes()))).count();
         assert_eq!(buckets.table.len(), BUCKETS);
         assert!(passed <= BUCKETS * 100, "{passed}");
     }

@@ -27,10 +27,7 @@ pub(super) struct Asked {
 impl Link {
     /// When REKEY is to be sent.
     pub(super) fn rekey_at(&self) -> Option<Instant> {
-        let session = self
-            .current
-            .as_ref()
-            .filter(|s| s.side == Side::Initiator && s.confirmed)?;
+        let session = self.current.as_ref().filter(|s| s.side == Side::Initiator && s.confirmed)?;
         let early = session.sealer.next() >= RENEW_PACKETS;
         Some(match &self.asked {
             Some(asked) => asked.again,
@@ -45,11 +42,7 @@ impl Link {
         if let Some(asked) = &mut self.asked {
             asked.again = again;
         } else if let Some(index) = shared.indices.claim(&mut shared.rng, Place::Link(self.slot)) {
-            self.asked = Some(Asked {
-                index,
-                secret: DhSecret::random(&mut shared.rng),
-                again,
-            });
+            self.asked = Some(Asked { index, secret: DhSecret::random(&mut shared.rng), again });
         }
         self.wants.rekey = true;
         self.be_ready(shared);
@@ -63,10 +56,8 @@ impl Link {
         theirs: Renewal,
         shared: &mut Shared,
     ) -> Result<(), DropReason> {
-        let current = self
-            .current
-            .as_ref()
-            .filter(|s| s.side == Side::Responder && s.opener.index() == index);
+        let current =
+            self.current.as_ref().filter(|s| s.side == Side::Responder && s.opener.index() == index);
         let Some(current) = current.filter(|s| passed(now.instant, s.born, REKEY_AFTER)) else {
             return Ok(());
         };
@@ -77,29 +68,13 @@ impl Link {
             return Ok(());
         }
         let secret = DhSecret::random(&mut shared.rng);
-        let agreed = secret
-            .agree(&theirs.ephemeral)
-            .map_err(|_| DropReason::Misbehaved)?;
+        let agreed = secret.agree(&theirs.ephemeral).map_err(|_| DropReason::Misbehaved)?;
         let keys = Keys::of_rekey(&current.chain, &agreed, &theirs.ephemeral, &secret.public());
         let place = Place::Link(self.slot);
-        let ours = shared
-            .indices
-            .claim(&mut shared.rng, place)
-            .ok_or(DropReason::Limit)?;
-        let ends = Ends {
-            side: Side::Responder,
-            suite: current.suite,
-            ours,
-            theirs: theirs.index,
-        };
+        let ours = shared.indices.claim(&mut shared.rng, place).ok_or(DropReason::Limit)?;
+        let ends = Ends { side: Side::Responder, suite: current.suite, ours, theirs: theirs.index };
         self.next = Some(Session::new(now.instant, &keys, ends, shared.ring()));
-        self.answered = Some((
-            theirs,
-            Renewal {
-                index: ours,
-                ephemeral: secret.public(),
-            },
-        ));
+        self.answered = Some((theirs, Renewal { index: ours, ephemeral: secret.public() }));
         self.wants.rekeyed = true;
         self.be_ready(shared);
         Ok(())
@@ -113,24 +88,14 @@ impl Link {
         theirs: Renewal,
         shared: &mut Shared,
     ) -> Result<(), DropReason> {
-        let current = self
-            .current
-            .as_ref()
-            .filter(|session| session.opener.index() == index);
+        let current = self.current.as_ref().filter(|session| session.opener.index() == index);
         let (Some(current), Some(asked)) = (current, &self.asked) else {
             return Ok(());
         };
-        let agreed = asked
-            .secret
-            .agree(&theirs.ephemeral)
-            .map_err(|_| DropReason::Misbehaved)?;
+        let agreed = asked.secret.agree(&theirs.ephemeral).map_err(|_| DropReason::Misbehaved)?;
         let keys = Keys::of_rekey(&current.chain, &agreed, &asked.secret.public(), &theirs.ephemeral);
-        let ends = Ends {
-            side: Side::Initiator,
-            suite: current.suite,
-            ours: asked.index,
-            theirs: theirs.index,
-        };
+        let ends =
+            Ends { side: Side::Initiator, suite: current.suite, ours: asked.index, theirs: theirs.index };
         self.asked = None;
         let session = Session::new(now.instant, &keys, ends, shared.ring());
         self.begin(now, session, shared);

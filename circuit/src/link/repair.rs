@@ -32,10 +32,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(rtt: Option<Duration>, client: bool) -> Self {
-        Self {
-            rtt: rtt.unwrap_or(UNKNOWN_RTT),
-            client,
-        }
+        Self { rtt: rtt.unwrap_or(UNKNOWN_RTT), client }
     }
 
     /// Between reports, and before TAIL.
@@ -75,9 +72,7 @@ impl Gap {
         core::iter::from_fn(move || {
             let missing = |counter: &u64| window.check(*counter) == Verdict::Fresh;
             let first = (at..self.end).find(missing)?;
-            at = (first..self.end)
-                .find(|counter| !missing(counter))
-                .unwrap_or(self.end);
+            at = (first..self.end).find(|counter| !missing(counter)).unwrap_or(self.end);
             Some((first, u16::try_from(at - first).unwrap_or(u16::MAX)))
         })
     }
@@ -113,10 +108,7 @@ impl Gaps {
     /// Learns how long to wait before a report, from a packet that comes too early to be a repair.
     fn came_late(&mut self, now: Instant, counter: u64, pace: Pace) {
         let after = self.open.partition_point(|gap| gap.first <= counter);
-        let gap = after
-            .checked_sub(1)
-            .and_then(|at| self.open.get(at))
-            .filter(|gap| counter < gap.end);
+        let gap = after.checked_sub(1).and_then(|at| self.open.get(at)).filter(|gap| counter < gap.end);
         if let Some(gap) = gap
             && (gap.reports == 0 || now + pace.again() < gap.again + pace.rtt / 2)
         {
@@ -139,13 +131,7 @@ impl Gaps {
         let first = first.max(end.saturating_sub(MOST_MISSING));
         self.lateness -= self.lateness / 256;
         let again = now + self.lateness.max(REORDERING);
-        self.open.push_back(Gap {
-            first,
-            end,
-            since: now,
-            reports: 0,
-            again,
-        });
+        self.open.push_back(Gap { first, end, since: now, reports: 0, again });
         self.missing += end - first;
         while self.missing > MOST_MISSING || self.open.len() > MOST_GAPS {
             let Some(gap) = self.open.pop_front() else { break };
@@ -156,10 +142,7 @@ impl Gaps {
     /// When [`Gaps::report`] is to be called.
     pub(super) fn deadline(&self, pace: Pace) -> Option<Instant> {
         let due = self.open.iter().map(|gap| gap.again).min()?;
-        Some(
-            self.reported
-                .map_or(due, |reported| due.max(reported + pace.interval())),
-        )
+        Some(self.reported.map_or(due, |reported| due.max(reported + pace.interval())))
     }
 
     /// Appends what is to be reported now, at most [`NACK_RANGES`] ranges; returns how many counters are given up.
@@ -179,10 +162,7 @@ impl Gaps {
             }
             let late = now.saturating_duration_since(gap.since) > pace.keep();
             if late || gap.reports >= MOST_REPORTS {
-                lost += gap
-                    .missing(window)
-                    .map(|(_, count)| u64::from(count))
-                    .sum::<u64>();
+                lost += gap.missing(window).map(|(_, count)| u64::from(count)).sum::<u64>();
                 return false;
             }
             if out.len() >= NACK_RANGES {
@@ -214,10 +194,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Memory of at most `bytes`.
     pub(super) fn new(bytes: usize) -> Self {
-        Self {
-            used: Arc::default(),
-            most: bytes / CHUNK_BYTES,
-        }
+        Self { used: Arc::default(), most: bytes / CHUNK_BYTES }
     }
 
     fn take(&self) -> bool {
@@ -264,21 +241,14 @@ pub(super) struct Ring {
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring")
-            .field("chunks", &self.chunks.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Ring").field("chunks", &self.chunks.len()).finish_non_exhaustive()
     }
 }
 
 impl Ring {
     /// A ring of at most `bytes`, taken from `memory` as it is needed.
     pub(super) const fn new(bytes: usize, memory: Memory) -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            most: bytes / CHUNK_BYTES,
-            memory,
-            queue: VecDeque::new(),
-        }
+        Self { chunks: VecDeque::new(), most: bytes / CHUNK_BYTES, memory, queue: VecDeque::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -304,11 +274,7 @@ impl Ring {
     /// Begins a chunk: the oldest one again, if it is of no use any more or there is no memory for another.
     fn turn(&mut self, now: Instant, number: u64, keep: Duration) {
         let mut spare: Option<Chunk> = None;
-        while self
-            .chunks
-            .front()
-            .is_some_and(|c| now.saturating_duration_since(c.newest) > keep)
-        {
+        while self.chunks.front().is_some_and(|c| now.saturating_duration_since(c.newest) > keep) {
             if spare.is_some() {
                 self.memory.give(1);
             }
@@ -325,30 +291,15 @@ impl Ring {
                 chunk.packets.iter_mut().for_each(|kept| kept.sent = None);
                 chunk.packets
             }
-            None => vec![
-                Kept {
-                    sent: None,
-                    repairs: 0,
-                    bytes: [0; PACKET]
-                };
-                CHUNK
-            ]
-            .into_boxed_slice(),
+            None => vec![Kept { sent: None, repairs: 0, bytes: [0; PACKET] }; CHUNK].into_boxed_slice(),
         };
-        self.chunks.push_back(Chunk {
-            number,
-            newest: now,
-            packets,
-        });
+        self.chunks.push_back(Chunk { number, newest: now, packets });
     }
 
     /// The counters that the ring may hold.
     pub(super) fn range(&self) -> core::ops::Range<u64> {
         let first = self.chunks.front().map_or(0, |chunk| chunk.number * CHUNK as u64);
-        let end = self
-            .chunks
-            .back()
-            .map_or(0, |chunk| (chunk.number + 1) * CHUNK as u64);
+        let end = self.chunks.back().map_or(0, |chunk| (chunk.number + 1) * CHUNK as u64);
         first..end
     }
 
@@ -358,9 +309,7 @@ impl Ring {
         let Some(kept) = self.find(counter) else {
             return false;
         };
-        let young = kept
-            .sent
-            .is_some_and(|sent| now.saturating_duration_since(sent) < pace.keep());
+        let young = kept.sent.is_some_and(|sent| now.saturating_duration_since(sent) < pace.keep());
         if !young || kept.repairs >= pace.most_repairs() {
             return false;
         }
@@ -382,10 +331,7 @@ impl Ring {
 
     fn find(&mut self, counter: u64) -> Option<&mut Kept> {
         let (number, at) = place(counter);
-        let chunk = self
-            .chunks
-            .binary_search_by_key(&number, |chunk| chunk.number)
-            .ok()?;
+        let chunk = self.chunks.binary_search_by_key(&number, |chunk| chunk.number).ok()?;
         self.chunks.get_mut(chunk)?.packets.get_mut(at)
     }
 

@@ -48,15 +48,8 @@ impl Keys {
 
     /// From the chain of the last session and the two ephemeral keys of a rekey, whose agreement is `shared`.
     pub fn of_rekey(chain: &Secret<32>, shared: &Secret<32>, e_i: &DhPublic, e_r: &DhPublic) -> Self {
-        let mut derived = kdf(
-            Label::LinkRekey,
-            &[chain.expose(), shared.expose(), &e_i.0, &e_r.0],
-        );
-        Self {
-            k_i: derived.secret(),
-            k_r: derived.secret(),
-            chain: derived.secret(),
-        }
+        let mut derived = kdf(Label::LinkRekey, &[chain.expose(), shared.expose(), &e_i.0, &e_r.0]);
+        Self { k_i: derived.secret(), k_r: derived.secret(), chain: derived.secret() }
     }
 
     /// The key that leads to the next session.
@@ -70,10 +63,7 @@ impl Keys {
             Side::Initiator => &self.k_i,
             Side::Responder => &self.k_r,
         };
-        AeadKey::new(
-            suite,
-            kdf(Label::LinkPacket, &[key.expose(), &[suite.code()]]).secret(),
-        )
+        AeadKey::new(suite, kdf(Label::LinkPacket, &[key.expose(), &[suite.code()]]).secret())
     }
 }
 
@@ -88,11 +78,7 @@ pub struct Opener {
 impl Opener {
     /// Opens what was sealed with `key` for our receiver index `index`.
     pub fn new(index: u32, key: AeadKey) -> Self {
-        Self {
-            index,
-            key,
-            window: Window::new(FIRST_WINDOW, LARGEST_WINDOW),
-        }
+        Self { index, key, window: Window::new(FIRST_WINDOW, LARGEST_WINDOW) }
     }
 
     /// Our receiver index.
@@ -116,9 +102,7 @@ impl Opener {
         }
         let (header, sealed, tag) = parts(packet.raw()).ok_or(DropReason::Malformed)?;
         // link.open.1
-        self.key
-            .open(counter, header, sealed, tag)
-            .map_err(|_| DropReason::BadTag)?;
+        self.key.open(counter, header, sealed, tag).map_err(|_| DropReason::BadTag)?;
         // link.replay.1
         self.window.mark(counter);
         Ok(packet.opened())
@@ -137,12 +121,7 @@ pub struct Sealer {
 impl Sealer {
     /// Seals with `key` for the peer's receiver index `index`.
     pub const fn new(now: Instant, index: u32, key: AeadKey) -> Self {
-        Self {
-            index,
-            key,
-            next: 0,
-            born: now,
-        }
+        Self { index, key, next: 0, born: now }
     }
 
     /// The counter of the next packet.

@@ -201,20 +201,14 @@ impl Link {
 
     /// The session that opens packets with this receiver index.
     pub(super) fn session(&mut self, index: u32) -> Option<&mut Session> {
-        [
-            self.current.as_mut(),
-            self.next.as_mut(),
-            self.old.as_mut().map(|(session, _)| session),
-        ]
-        .into_iter()
-        .flatten()
-        .find(|session| session.opener.index() == index)
+        [self.current.as_mut(), self.next.as_mut(), self.old.as_mut().map(|(session, _)| session)]
+            .into_iter()
+            .flatten()
+            .find(|session| session.opener.index() == index)
     }
 
     fn is_current(&self, index: u32) -> bool {
-        self.current
-            .as_ref()
-            .is_some_and(|session| session.opener.index() == index)
+        self.current.as_ref().is_some_and(|session| session.opener.index() == index)
     }
 
     // --- receiving ---------------------------------------------------------------------------------------------
@@ -335,10 +329,7 @@ impl Link {
 
     // link.repair.1
     pub(super) fn tail(&mut self, now: Now, index: u32, counter: u64, shared: &mut Shared) {
-        if self
-            .session(index)
-            .is_some_and(|session| session.gaps.tail(now.instant, counter))
-        {
+        if self.session(index).is_some_and(|session| session.gaps.tail(now.instant, counter)) {
             self.arm_for_gaps(shared);
         }
     }
@@ -381,9 +372,7 @@ impl Link {
         let pace = self.pace();
         let session = self.current.as_mut().ok_or(DropReason::LinkDown)?;
         let sealed = session.sealer.seal(now.instant, packet)?;
-        session
-            .ring
-            .push(now.instant, sealed.counter(), sealed.bytes(), pace.keep());
+        session.ring.push(now.instant, sealed.counter(), sealed.bytes(), pace.keep());
         self.last_kept = now.instant;
         self.highest_kept = sealed.counter();
         self.tails = 2;
@@ -430,15 +419,8 @@ impl Link {
         if self.wants_control() && self.transmit_control(now, out, shared).is_ok() {
             return true;
         }
-        let sessions = [
-            self.current.as_mut(),
-            self.old.as_mut().map(|(session, _)| session),
-        ];
-        if sessions
-            .into_iter()
-            .flatten()
-            .any(|session| session.ring.next_repair(out))
-        {
+        let sessions = [self.current.as_mut(), self.old.as_mut().map(|(session, _)| session)];
+        if sessions.into_iter().flatten().any(|session| session.ring.next_repair(out)) {
             self.counts.repaired += 1;
             return true;
         }
@@ -498,10 +480,7 @@ impl Link {
         }
         // link.repair.3
         let keep = w.written() > 0;
-        wants
-            .pongs
-            .iter()
-            .try_for_each(|token| Frame::Pong(*token).write(&mut w))?;
+        wants.pongs.iter().try_for_each(|token| Frame::Pong(*token).write(&mut w))?;
         if wants.tail {
             Frame::Tail(self.highest_kept).write(&mut w)?;
         }
@@ -526,10 +505,7 @@ impl Link {
         if wants.rekey
             && let Some(asked) = &self.asked
         {
-            let renewal = Renewal {
-                index: asked.index,
-                ephemeral: asked.secret.public(),
-            };
+            let renewal = Renewal { index: asked.index, ephemeral: asked.secret.public() };
             Frame::Rekey(renewal).write(w)?;
         }
         if wants.rekeyed
@@ -546,13 +522,7 @@ impl Link {
             return Ok(());
         };
         let mut missing = Vec::new();
-        self.counts.lost += session
-            .gaps
-            .report(now.instant, pace, session.opener.window(), &mut missing);
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            write_nack(&missing, w)
-        }
+        self.counts.lost += session.gaps.report(now.instant, pace, session.opener.window(), &mut missing);
+        if missing.is_empty() { Ok(()) } else { write_nack(&missing, w) }
     }
 }

@@ -15,15 +15,9 @@ mod repair;
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const S: Duration = Duration::from_secs(1);
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an arbitrary origin of virtual time; nothing depends on it"
-)]
+#[expect(clippy::disallowed_methods, reason = "an arbitrary origin of virtual time; nothing depends on it")]
 pub(crate) fn start() -> Now {
-    Now {
-        instant: Instant::now(),
-        unix_ms: 1_767_225_600_000,
-    }
+    Now { instant: Instant::now(), unix_ms: 1_767_225_600_000 }
 }
 
 type Bytes = Box<[u8; PACKET]>;
@@ -50,12 +44,8 @@ pub(super) struct Weather {
     pub(super) twice: u32,
 }
 
-pub(super) const CALM: Weather = Weather {
-    delay: Duration::from_millis(10),
-    jitter: Duration::ZERO,
-    loss: 0,
-    twice: 0,
-};
+pub(super) const CALM: Weather =
+    Weather { delay: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0, twice: 0 };
 
 type Filter = Box<dyn FnMut(SocketAddr, &[u8; PACKET]) -> bool>;
 
@@ -78,10 +68,7 @@ pub(super) fn seed(n: usize) -> [u8; 32] {
 
 pub(super) fn config(relay: bool, n: usize) -> LinkConfig {
     let mut rng = Random::from_seed(seed(n + 100));
-    let keys = RelayKeys {
-        identity: IdentitySecret::random(&mut rng),
-        link: DhSecret::random(&mut rng),
-    };
+    let keys = RelayKeys { identity: IdentitySecret::random(&mut rng), link: DhSecret::random(&mut rng) };
     LinkConfig {
         network: NetworkId([7; 16]),
         relay: relay.then_some(keys),
@@ -94,13 +81,7 @@ pub(super) fn config(relay: bool, n: usize) -> LinkConfig {
 impl Net {
     /// Nodes that know each other; `true` is a relay.
     pub(super) fn new(relays: &[bool]) -> Self {
-        Self::with(
-            relays
-                .iter()
-                .enumerate()
-                .map(|(n, relay)| config(*relay, n))
-                .collect(),
-        )
+        Self::with(relays.iter().enumerate().map(|(n, relay)| config(*relay, n)).collect())
     }
 
     pub(super) fn with(configs: Vec<LinkConfig>) -> Self {
@@ -124,14 +105,9 @@ impl Net {
 
     /// Tells all relays of each other.
     pub(super) fn introduce(&mut self) {
-        let known: Vec<_> = self
-            .nodes
-            .iter()
-            .filter_map(|n| n.peer.as_ref().map(|p| (p.link_key, p.id)))
-            .collect();
-        self.nodes
-            .iter_mut()
-            .for_each(|node| node.links.set_relays(known.clone()));
+        let known: Vec<_> =
+            self.nodes.iter().filter_map(|n| n.peer.as_ref().map(|p| (p.link_key, p.id))).collect();
+        self.nodes.iter_mut().for_each(|node| node.links.set_relays(known.clone()));
     }
 
     /// Replaces a node by one that has forgotten everything.
@@ -154,9 +130,7 @@ impl Net {
         let ours = self.dial(from, to);
         self.run(S / 2);
         assert!(self.nodes[from].links.is_up(ours));
-        let LinkEvent::Up { link } = *self.nodes[to].events.last().unwrap() else {
-            panic!()
-        };
+        let LinkEvent::Up { link } = *self.nodes[to].events.last().unwrap() else { panic!() };
         (ours, link)
     }
 
@@ -177,18 +151,11 @@ impl Net {
         if self.rng.next_u32() % 1000 < w.loss || !(self.filter)(self.nodes[from].address, bytes) {
             return;
         }
-        let copies = if self.rng.next_u32() % 1000 < w.twice {
-            2
-        } else {
-            1
-        };
+        let copies = if self.rng.next_u32() % 1000 < w.twice { 2 } else { 1 };
         for _ in 0..copies {
             let jitter = w.jitter * (self.rng.next_u32() % 1000) / 1000;
             self.count += 1;
-            self.flight.insert(
-                (self.now.after(w.delay + jitter), self.count),
-                (from, to, bytes.clone()),
-            );
+            self.flight.insert((self.now.after(w.delay + jitter), self.count), (from, to, bytes.clone()));
         }
     }
 
@@ -224,25 +191,14 @@ impl Net {
             };
             self.set(next);
             for n in 0..self.nodes.len() {
-                if self.nodes[n]
-                    .links
-                    .poll_timeout()
-                    .is_some_and(|at| at <= self.now.instant)
-                {
+                if self.nodes[n].links.poll_timeout().is_some_and(|at| at <= self.now.instant) {
                     self.nodes[n].links.handle_timeout(self.now);
                     self.drain(n);
                     let again = self.nodes[n].links.poll_timeout();
-                    assert!(
-                        again.is_none_or(|at| at > self.now.instant),
-                        "a timer that never rests"
-                    );
+                    assert!(again.is_none_or(|at| at > self.now.instant), "a timer that never rests");
                 }
             }
-            while let Some(entry) = self
-                .flight
-                .first_entry()
-                .filter(|e| e.key().0 <= self.now.instant)
-            {
+            while let Some(entry) = self.flight.first_entry().filter(|e| e.key().0 <= self.now.instant) {
                 let (from, to, bytes) = entry.remove();
                 let _ = self.deliver(from, to, bytes);
             }
@@ -275,14 +231,7 @@ impl Node {
             address,
         });
         let links = Links::new(config, seed);
-        Self {
-            links,
-            address,
-            peer,
-            events: Vec::new(),
-            got: Vec::new(),
-            drops: Vec::new(),
-        }
+        Self { links, address, peer, events: Vec::new(), got: Vec::new(), drops: Vec::new() }
     }
 
     pub(super) fn seal(
@@ -375,26 +324,14 @@ fn a_client_and_its_entry_exchange_cells() {
     assert_eq!(net.nodes[1].links.peer(b), None);
     assert_eq!(net.nodes[0].links.peer(a), net.nodes[1].peer.map(|p| p.id));
     // Opener bit: the client is 0.
-    assert_eq!(
-        (net.nodes[0].links.our_opener(a), net.nodes[1].links.our_opener(b)),
-        (false, true)
-    );
+    assert_eq!((net.nodes[0].links.our_opener(a), net.nodes[1].links.our_opener(b)), (false, true));
     net.send(0, a, 5).unwrap();
     net.send(1, b, 6).unwrap();
     net.run(S);
-    assert_eq!(
-        net.nodes[1].got,
-        [(b, CircuitWord::new(PacketType::Cell, false, 77), 5)]
-    );
-    assert_eq!(
-        net.nodes[0].got,
-        [(a, CircuitWord::new(PacketType::Cell, false, 77), 6)]
-    );
+    assert_eq!(net.nodes[1].got, [(b, CircuitWord::new(PacketType::Cell, false, 77), 5)]);
+    assert_eq!(net.nodes[0].got, [(a, CircuitWord::new(PacketType::Cell, false, 77), 6)]);
     let info = net.nodes[0].links.snapshot()[0];
-    assert_eq!(
-        (info.up, info.suite, info.lost, info.repaired),
-        (true, Some(Suite::Aegis128L), 0, 0)
-    );
+    assert_eq!((info.up, info.suite, info.lost, info.repaired), (true, Some(Suite::Aegis128L), 0, 0));
     assert_eq!(net.nodes[0].links.rtt(a), Some(20 * MS));
     assert_eq!(net.nodes[0].links.peer_clock_ms(a), Some(0));
     // link.size.1 holds by type; every datagram of both sides is that type.
@@ -406,10 +343,7 @@ fn two_relays_exchange_cells_over_one_link() {
     let mut net = Net::new(&[true, true]);
     let (a, b) = net.connect(0, 1);
     let ids = [0, 1].map(|n: usize| net.nodes[n].peer.unwrap().id);
-    assert_eq!(
-        (net.nodes[0].links.peer(a), net.nodes[1].links.peer(b)),
-        (Some(ids[1]), Some(ids[0]))
-    );
+    assert_eq!((net.nodes[0].links.peer(a), net.nodes[1].links.peer(b)), (Some(ids[1]), Some(ids[0])));
     assert!(!net.nodes[1].links.is_client(b));
     // Opener bit: the lower relay id is 0.
     assert_eq!(net.nodes[0].links.our_opener(a), ids[0] > ids[1]);
@@ -418,11 +352,7 @@ fn two_relays_exchange_cells_over_one_link() {
     assert_eq!(net.dial(0, 1), a);
     assert_eq!(stream(&mut net, 0, 1, a, 100, MS), 100);
     assert_eq!(stream(&mut net, 1, 0, b, 100, MS), 100);
-    assert!(
-        net.nodes
-            .iter()
-            .all(|n| n.ups() == 1 && n.losses() == 0 && n.drops.is_empty())
-    );
+    assert!(net.nodes.iter().all(|n| n.ups() == 1 && n.losses() == 0 && n.drops.is_empty()));
 }
 
 #[test]
@@ -450,10 +380,7 @@ fn a_name_never_names_another_link() {
     assert_ne!(a, again);
     assert_eq!(a.slot, again.slot);
     assert_eq!(net.send(0, a, 1), Err(DropReason::LinkDown));
-    assert_eq!(
-        (net.nodes[0].links.peer(a), net.nodes[0].links.rtt(a)),
-        (None, None)
-    );
+    assert_eq!((net.nodes[0].links.peer(a), net.nodes[0].links.rtt(a)), (None, None));
     net.nodes[0].links.hold(a);
     assert_eq!(net.nodes[0].links.snapshot()[0].circuits, 0);
 }
@@ -473,10 +400,7 @@ fn the_data_path_does_not_allocate() {
             packet.set_word(CircuitWord::new(PacketType::Cell, false, 5));
             packet.cell()[..CELL].fill(3);
             net.nodes[0].links.seal(now, a, packet).unwrap();
-            let arrival = net.nodes[1]
-                .links
-                .open(now, from, Packet::received(&mut bytes))
-                .unwrap();
+            let arrival = net.nodes[1].links.open(now, from, Packet::received(&mut bytes)).unwrap();
             assert!(matches!(arrival, Arrival::Circuit { .. }));
         }
     };
@@ -489,11 +413,8 @@ fn the_data_path_does_not_allocate() {
 fn a_full_table_ends_idle_links_only() {
     let mut small = config(true, 0);
     small.limits.links = 3;
-    let mut net = Net::with(
-        (0..6)
-            .map(|n| if n == 0 { config(true, 0) } else { config(false, n) })
-            .collect(),
-    );
+    let mut net =
+        Net::with((0..6).map(|n| if n == 0 { config(true, 0) } else { config(false, n) }).collect());
     net.nodes[0].links.config.limits = small.limits;
     for client in 1..4 {
         let (_, theirs) = net.connect(client, 0);

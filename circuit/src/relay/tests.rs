@@ -263,7 +263,8 @@ fn a_reply_is_taken_once() {
                 c.deliver_forward(to, word, &cell).unwrap();
             }
         }
-        let action = c.relays[1].poll_action().map(|a| (1, a)).or_else(|| c.relays[0].poll_action().map(|a| (0, a)));
+        let action =
+            c.relays[1].poll_action().map(|a| (1, a)).or_else(|| c.relays[0].poll_action().map(|a| (0, a)));
         let Some((n, action)) = action else { break };
         if let Action::Send(_, word, cell) = &action
             && word.kind() == Some(PacketType::Reply)
@@ -435,7 +436,8 @@ fn limits_hold_and_make_room_by_age() {
     let mut c = chain(2);
     c.extend = false;
     let small = RelayConfig { circuits: 8, per_neighbour: 100, half_open: 6, ..config(0) };
-    c.relays[0] = Relay::new(small, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
+    c.relays[0] =
+        Relay::new(small, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
     for _ in 0..7 {
         c.build();
     }
@@ -444,7 +446,8 @@ fn limits_hold_and_make_room_by_age() {
 
     let mut c = chain(1);
     let small = RelayConfig { circuits: 100, per_neighbour: 3, ..config(0) };
-    c.relays[0] = Relay::new(small, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
+    c.relays[0] =
+        Relay::new(small, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
     for _ in 0..4 {
         c.build();
     }
@@ -453,7 +456,8 @@ fn limits_hold_and_make_room_by_age() {
     let mut c = chain(2);
     c.extend = false;
     let small = RelayConfig { circuits: 4, ..config(0) };
-    c.relays[0] = Relay::new(small, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
+    c.relays[0] =
+        Relay::new(small, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
     for _ in 0..6 {
         c.build();
     }
@@ -462,7 +466,8 @@ fn limits_hold_and_make_room_by_age() {
 
     let mut c = chain(1);
     let slow = RelayConfig { client_setups: (10, 2), ..config(0) };
-    c.relays[0] = Relay::new(slow, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
+    c.relays[0] =
+        Relay::new(slow, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
     let word = |n| CircuitWord::new(PacketType::Setup, false, n);
     let garbage = [1; crate::packet::CELL];
     let outcomes: Vec<_> =

@@ -122,6 +122,16 @@ impl Block {
         if terminal != ends || (flags & EXIT != 0 && !terminal) {
             return Err(Malformed("terminal block"));
         }
-        Ok(Self { terminal, exit: flags & EXIT != 0, suite, expiry, next_id, terms, minute, next_key, next_mac })
+        Ok(Self {
+            terminal,
+            exit: flags & EXIT != 0,
+            suite,
+            expiry,
+            next_id,
+            terms,
+            minute,
+            next_key,
+            next_mac,
+        })
     }
 }

@@ -182,8 +182,11 @@ impl Region {
         let mut records = Vec::with_capacity(hops.len());
         for (keys, dropped) in hops.iter().zip(dropped) {
             let mut r = wire::Reader::new(&region);
-            let (record, tag, rest) =
-                (r.array::<RECORD>("record").ok()?, r.array::<16>("tag").ok()?, r.array::<REST>("rest").ok()?);
+            let (record, tag, rest) = (
+                r.array::<RECORD>("record").ok()?,
+                r.array::<16>("tag").ok()?,
+                r.array::<REST>("rest").ok()?,
+            );
             let mut c = [0; RECORD + REST];
             for (to, from) in c.iter_mut().zip(record.iter().chain(rest)) {
                 *to = *from;

@@ -89,7 +89,9 @@ fn one_pass_sets_up_one_to_five_hops() {
         }
         assert_eq!(setups[hops - 1].1.early().unwrap(), b"early");
         let (replies, keys) = n.reply(setups);
-        let Outcome::Ready(ours) = sent.open_reply(replies.last().unwrap()).unwrap() else { panic!("refused") };
+        let Outcome::Ready(ours) = sent.open_reply(replies.last().unwrap()).unwrap() else {
+            panic!("refused")
+        };
         assert_eq!(ours.len(), hops);
         assert!(ours.iter().zip(&keys).all(|(a, b)| same(a, b)));
     }
@@ -217,14 +219,8 @@ fn blocks_with_a_changed_byte_are_malformed_or_different() {
 #[test]
 fn a_record_with_a_counter_base_is_malformed() {
     // circuit.reply.4
-    let record = Record {
-        y: DhPublic([1; 32]),
-        auth: [2; 16],
-        status: Status::Ok,
-        class: 0,
-        expiry: 3,
-    }
-    .write();
+    let record =
+        Record { y: DhPublic([1; 32]), auth: [2; 16], status: Status::Ok, class: 0, expiry: 3 }.write();
     assert!(Record::read(&record).is_ok());
     for at in 56..64 {
         let mut changed = record;

@@ -14,9 +14,7 @@ fn number<T: TryFrom<u64, Error: Debug>>(value: &Value) -> T {
 }
 
 fn bytes(value: &Value) -> Vec<u8> {
-    data_encoding::HEXLOWER
-        .decode(value.as_str().unwrap().as_bytes())
-        .unwrap()
+    data_encoding::HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap()
 }
 
 fn array<const N: usize>(value: &Value) -> [u8; N] {
@@ -63,17 +61,7 @@ impl<'a> Hop<'a> {
         let s = x.agree(&onion.public()).unwrap();
         assert_eq!(s.expose(), &array(&json["s"]), "{name}: s");
         let header = Header::derive(&s, &x.public(), &onion.public(), &id, epoch);
-        Self {
-            name,
-            json,
-            id,
-            epoch,
-            onion,
-            x,
-            y,
-            block: array(&json["block"]),
-            header,
-        }
+        Self { name, json, id, epoch, onion, x, y, block: array(&json["block"]), header }
     }
 
     fn block(&self) -> Block {
@@ -107,29 +95,15 @@ impl<'a> Hop<'a> {
     /// The cell that this hop answers or passes on, given the cell that came from the next hop.
     fn answer(&self, rng: &mut Random, status: u8, behind: Option<&Cell>, expected: &Value) -> Cell {
         if status != 0 {
-            let answer = Answer {
-                transcript: self.transcript(),
-                reply: self.header.reply.clone(),
-            };
+            let answer = Answer { transcript: self.transcript(), reply: self.header.reply.clone() };
             assert_eq!(status, Status::Busy as u8);
-            assert_eq!(
-                Record::refusal(Status::Busy),
-                array(expected),
-                "{}: refusal",
-                self.name
-            );
+            assert_eq!(Record::refusal(Status::Busy), array(expected), "{}: refusal", self.name);
             return answer.refuse(rng, Status::Busy);
         }
         let (auth, _) = self.session();
         let Block { expiry, terms, .. } = self.block();
-        let record = Record {
-            y: self.y.public(),
-            auth,
-            status: Status::Ok,
-            class: terms.class,
-            expiry,
-        }
-        .write();
+        let record =
+            Record { y: self.y.public(), auth, status: Status::Ok, class: terms.class, expiry }.write();
         assert_eq!(record, array(expected), "{}: record", self.name);
         let region = match behind {
             None => Region::first(&self.header.reply, &record),
@@ -142,23 +116,9 @@ impl<'a> Hop<'a> {
 #[test]
 fn keys_are_those_of_the_reference() {
     for_each_case(|_, hops| {
-        for Hop {
-            name, json, header, ..
-        } in hops
-        {
-            let Header {
-                mac,
-                beta,
-                delta,
-                reply,
-                tag,
-                m,
-            } = header;
-            let ReplyKeys {
-                stream,
-                mac: reply_mac,
-                fill,
-            } = reply;
+        for Hop { name, json, header, .. } in hops {
+            let Header { mac, beta, delta, reply, tag, m } = header;
+            let ReplyKeys { stream, mac: reply_mac, fill } = reply;
             let secrets = [
                 ("k_mac", mac),
                 ("k_beta", beta),
@@ -175,12 +135,7 @@ fn keys_are_those_of_the_reference() {
         }
         for hop in hops {
             let (name, json) = (&hop.name, &hop.json["session_keys"]);
-            let (
-                auth,
-                HopKeys {
-                    forward, backward, ..
-                },
-            ) = hop.session();
+            let (auth, HopKeys { forward, backward, .. }) = hop.session();
             assert_eq!(auth, array(&json["auth"]), "{name}: auth");
             for (direction, (mask, ratchet)) in [("f", forward), ("b", backward)] {
                 let expected: [u8; 16] = array(&json[format!("mask_{direction}")]);
@@ -210,11 +165,7 @@ fn relays_read_and_pass_on_the_setups_of_the_reference() {
                 next_id: RelayId(array(&fields["next_id"])),
                 terms: Terms {
                     class: number(&fields["class"]),
-                    role: if fields["role"] == 0 {
-                        Role::Forward
-                    } else {
-                        Role::Exit
-                    },
+                    role: if fields["role"] == 0 { Role::Forward } else { Role::Exit },
                     rate_in: number(&fields["rate_in"]),
                     rate_out: number(&fields["rate_out"]),
                 },
@@ -228,11 +179,7 @@ fn relays_read_and_pass_on_the_setups_of_the_reference() {
                 assert_eq!(received.onward(&block), next.message(), "{name}: next setup");
             } else {
                 assert_eq!(received.delta, array(&case["delta_innermost"]), "{name}: delta");
-                assert_eq!(
-                    received.early(),
-                    Ok(&bytes(&case["early_data"])[..]),
-                    "{name}: early data"
-                );
+                assert_eq!(received.early(), Ok(&bytes(&case["early_data"])[..]), "{name}: early data");
             }
         }
     });
@@ -254,12 +201,7 @@ fn the_client_wraps_as_the_reference_does() {
                 let noise = bytes(&case["beta_noise_plain"]);
                 beta[..noise.len()].copy_from_slice(&noise);
                 let delta = array(&case["delta_innermost"]);
-                let inside = Message {
-                    x: DhPublic([0; 32]),
-                    mac: [0; 16],
-                    beta,
-                    delta,
-                };
+                let inside = Message { x: DhPublic([0; 32]), mac: [0; 16], beta, delta };
                 enclose(&hop.header, hop.x.public(), &hop.block, &inside, Some(tail))
             };
             assert_eq!(message.write(), hop.message(), "{}: setup", hop.name);
@@ -276,19 +218,10 @@ fn replies_are_those_of_the_reference_and_open() {
             let answered: usize = number(&reply["answered_by"]);
             let mut cell: Option<Cell> = None;
             for (i, hop) in hops.iter().enumerate().take(answered + 1).rev() {
-                let status = if i == answered {
-                    number(&reply["status"])
-                } else {
-                    0
-                };
+                let status = if i == answered { number(&reply["status"]) } else { 0 };
                 let emitted = hop.answer(&mut rng, status, cell.as_ref(), &reply["records"][i]);
                 let expected: [u8; REGION] = array(&reply["regions"][i]);
-                assert_eq!(
-                    emitted[..REGION],
-                    expected,
-                    "{}: region, answered by {answered}",
-                    hop.name
-                );
+                assert_eq!(emitted[..REGION], expected, "{}: region, answered by {answered}", hop.name);
                 cell = Some(emitted);
             }
             let sent = SentSetup {

@@ -114,11 +114,7 @@ struct Recent {
 
 impl Recent {
     fn new(since: Instant) -> Self {
-        Self {
-            since,
-            samples: 0,
-            standing: Duration::MAX,
-        }
+        Self { since, samples: 0, standing: Duration::MAX }
     }
 }
 
@@ -143,15 +139,7 @@ impl Losses {
 
 impl Round {
     fn new(since: Instant, window: u64) -> Self {
-        Self {
-            since,
-            window,
-            acked: 0,
-            lost: 0,
-            standing: None,
-            peak: 0,
-            starved: false,
-        }
+        Self { since, window, acked: 0, lost: 0, standing: None, peak: 0, starved: false }
     }
 }
 
@@ -236,11 +224,7 @@ impl DelayBased {
             round: Round::new(now, window),
             flight: window,
             flight_before: window,
-            base: Base {
-                since: now,
-                young: Duration::MAX,
-                old: Duration::MAX,
-            },
+            base: Base { since: now, young: Duration::MAX, old: Duration::MAX },
             base_seen: now,
             drained: now,
             queue: Duration::ZERO,
@@ -485,15 +469,9 @@ impl Controller for DelayBased {
         let Some(newest) = newest.filter(|_| is_newer) else {
             return;
         };
-        let sample = now
-            .saturating_duration_since(newest)
-            .max(Duration::from_micros(1));
+        let sample = now.saturating_duration_since(newest).max(Duration::from_micros(1));
         self.base.add(now, sample);
-        self.round.standing = Some(
-            self.round
-                .standing
-                .map_or(sample, |standing| standing.min(sample)),
-        );
+        self.round.standing = Some(self.round.standing.map_or(sample, |standing| standing.min(sample)));
         if self.phase == Phase::SlowStart(0) && !starved && (in_flight + batch) * USED >= self.window {
             let limit = self.round.window.saturating_mul(2).min(MAX_WINDOW);
             self.window = self.window.max((self.window + batch).min(limit));

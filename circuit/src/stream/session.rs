@@ -67,9 +67,8 @@ pub(super) fn establish(
                 .version(VERSION)
                 .initial_dst_cid_provider(Arc::new(|| ConnectionId::new(&[])));
             let mut endpoint = Endpoint::new(settings, None, false, Some(seed));
-            let (handle, mut connection) = endpoint
-                .connect(now, client, PEER, "")
-                .map_err(|_| StreamError::Config)?;
+            let (handle, mut connection) =
+                endpoint.connect(now, client, PEER, "").map_err(|_| StreamError::Config)?;
             let first = client_first();
             match endpoint.handle(now, PEER, None, None, first, &mut answer) {
                 Some(DatagramEvent::ConnectionEvent(_, event)) => connection.handle_event(event),
@@ -81,17 +80,13 @@ pub(super) fn establish(
             let mut tokens = ValidationTokenConfig::default();
             tokens.sent(0).log(Arc::new(NoneTokenLog));
             let mut server = ServerConfig::new(keyed, Arc::new(NoKey));
-            server
-                .transport_config(transport)
-                .migration(false)
-                .validation_token_config(tokens);
+            server.transport_config(transport).migration(false).validation_token_config(tokens);
             let mut endpoint = Endpoint::new(settings, Some(Arc::new(server)), false, Some(seed));
             let first = exit_first();
             match endpoint.handle(now, PEER, None, None, first, &mut answer) {
                 Some(DatagramEvent::NewConnection(incoming)) => {
-                    let (handle, connection) = endpoint
-                        .accept(incoming, now, &mut answer, None)
-                        .map_err(|_| StreamError::Config)?;
+                    let (handle, connection) =
+                        endpoint.accept(incoming, now, &mut answer, None).map_err(|_| StreamError::Config)?;
                     endpoint.set_server_config(None);
                     established(endpoint, handle, connection)
                 }
@@ -133,9 +128,7 @@ fn idle_ms(config: &StreamConfig) -> u32 {
 fn endpoint_config() -> Result<Arc<EndpointConfig>, StreamError> {
     let mut config = EndpointConfig::new(Arc::new(NoKey));
     config.cid_generator(|| Box::new(NoId));
-    config
-        .max_udp_payload_size(MTU)
-        .map_err(|_| StreamError::Config)?;
+    config.max_udp_payload_size(MTU).map_err(|_| StreamError::Config)?;
     config.supported_versions(vec![VERSION]);
     config.grease_quic_bit(false);
     Ok(Arc::new(config))
@@ -346,20 +339,11 @@ impl PacketKey for Tag {
 }
 
 fn key_pair(generation: u8) -> KeyPair<Box<dyn PacketKey>> {
-    KeyPair {
-        local: Box::new(Tag(generation)),
-        remote: Box::new(Tag(generation)),
-    }
+    KeyPair { local: Box::new(Tag(generation)), remote: Box::new(Tag(generation)) }
 }
 
 fn first_keys() -> Keys {
-    Keys {
-        header: KeyPair {
-            local: Box::new(Open),
-            remote: Box::new(Open),
-        },
-        packet: key_pair(0),
-    }
+    Keys { header: KeyPair { local: Box::new(Open), remote: Box::new(Open) }, packet: key_pair(0) }
 }
 
 /// One side of a handshake that nobody sees.
@@ -372,11 +356,7 @@ struct Session {
 
 impl Session {
     fn new(peer: Arc<CircuitKeyed>) -> Self {
-        Self {
-            peer,
-            key_sets: 2,
-            generation: 0,
-        }
+        Self { peer, key_sets: 2, generation: 0 }
     }
 }
 

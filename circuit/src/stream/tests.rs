@@ -77,21 +77,13 @@ fn megabytes_arrive_exactly_in_spite_of_everything() {
         spec.duplicate = 0.02;
         let mut net = Net::pair(seed, spec, spec);
         net.transfer(0, 3_000_000, 3_000_000);
-        let done = net.run(net.at(120_000), |net| {
-            net.hosts.iter().all(|host| host.ended && host.acknowledged)
-        });
+        let done =
+            net.run(net.at(120_000), |net| net.hosts.iter().all(|host| host.ended && host.acknowledged));
         let took = net.now.duration_since(net.start);
-        println!(
-            "seed {seed}, loss {loss}: 3 MB both ways in {took:?}, {:?}",
-            net.stats(0)
-        );
+        println!("seed {seed}, loss {loss}: 3 MB both ways in {took:?}, {:?}", net.stats(0));
         assert!(done, "seed {seed}, loss {loss}: not done");
         // The bytes themselves were compared as they were read.
-        assert!(
-            net.hosts
-                .iter()
-                .all(|host| host.got == 3_000_000 && host.misbehaved.is_none())
-        );
+        assert!(net.hosts.iter().all(|host| host.got == 3_000_000 && host.misbehaved.is_none()));
         assert!(net.longest <= MAX_QUIC_PACKET, "seed {seed}");
         assert_eq!(net.hosts[0].streams.open_streams(), 0, "seed {seed}");
     }
@@ -105,10 +97,7 @@ fn halves_close_reset_and_stop_on_their_own() {
     assert_eq!(client.write(id, b"request"), Ok(7));
     client.finish(id);
     settle(&mut now, &mut client, &mut exit);
-    assert_eq!(
-        events(&mut exit),
-        [StreamEvent::Opened(id), StreamEvent::Readable(id)]
-    );
+    assert_eq!(events(&mut exit), [StreamEvent::Opened(id), StreamEvent::Readable(id)]);
     assert_eq!(events(&mut client), [StreamEvent::Finished(id)]);
     assert_eq!(exit.read(id, 3), Ok(Read::Data(Bytes::from_static(b"req"))));
     assert_eq!(exit.read(id, 99), Ok(Read::Data(Bytes::from_static(b"uest"))));
@@ -137,10 +126,7 @@ fn halves_close_reset_and_stop_on_their_own() {
     assert_eq!(exit.write(id, b"still works"), Ok(11));
     exit.finish(id);
     settle(&mut now, &mut client, &mut exit);
-    assert_eq!(
-        client.read(id, 99),
-        Ok(Read::Data(Bytes::from_static(b"still works")))
-    );
+    assert_eq!(client.read(id, 99), Ok(Read::Data(Bytes::from_static(b"still works"))));
     assert_eq!(client.read(id, 99), Ok(Read::Finished));
     assert_eq!(events(&mut exit), [StreamEvent::Finished(id)]);
     assert_eq!((client.open_streams(), exit.open_streams()), (0, 0));
@@ -149,10 +135,7 @@ fn halves_close_reset_and_stop_on_their_own() {
 #[test]
 fn the_exit_opens_nothing_and_allows_more_with_use() {
     let mut rng = Rng(5);
-    let config = StreamConfig {
-        max_streams: 100,
-        ..StreamConfig::default()
-    };
+    let config = StreamConfig { max_streams: 100, ..StreamConfig::default() };
     let (mut now, mut client, mut exit) = ends(&mut rng, &config);
     assert_eq!(exit.open(), None);
     let mut opened = Vec::new();
@@ -220,41 +203,17 @@ fn a_peer_that_breaks_the_rules_is_named() {
     for (name, frames, reason) in [
         ("ping", &b"\x01"[..], None),
         ("unknown frame", b"\x3f", Some("stream: malformed frame")),
-        (
-            "crypto",
-            b"\x06\x00\x01h",
-            Some("stream: QUIC protocol violation"),
-        ),
-        (
-            "stream 1000",
-            b"\x0a\x4f\xa0\x01h",
-            Some("stream: more streams than allowed"),
-        ),
-        (
-            "offset 2^24",
-            b"\x0e\x00\x81\x00\x00\x00\x01h",
-            Some("stream: more data than allowed"),
-        ),
+        ("crypto", b"\x06\x00\x01h", Some("stream: QUIC protocol violation")),
+        ("stream 1000", b"\x0a\x4f\xa0\x01h", Some("stream: more streams than allowed")),
+        ("offset 2^24", b"\x0e\x00\x81\x00\x00\x00\x01h", Some("stream: more data than allowed")),
         ("uni", b"\x0a\x02\x01h", Some("stream: more streams than allowed")),
-        (
-            "max of the peer's",
-            b"\x11\x01\x05",
-            Some("stream: frame for a stream in the wrong state"),
-        ),
-        (
-            "ack of nothing",
-            b"\x02\x05\x00\x00\x00",
-            Some("stream: QUIC protocol violation"),
-        ),
+        ("max of the peer's", b"\x11\x01\x05", Some("stream: frame for a stream in the wrong state")),
+        ("ack of nothing", b"\x02\x05\x00\x00\x00", Some("stream: QUIC protocol violation")),
         ("datagram", b"\x30hello", Some("stream: QUIC protocol violation")),
     ] {
         let (now, _, mut exit) = ends(&mut Rng(8), &StreamConfig::default());
         let got = exit.handle_packet(now, &raw(0, frames));
-        assert_eq!(
-            got,
-            reason.map_or(Ok(()), |reason| Err(Misbehaved(reason))),
-            "{name}"
-        );
+        assert_eq!(got, reason.map_or(Ok(()), |reason| Err(Misbehaved(reason))), "{name}");
         assert_eq!(exit.is_closed(), reason.is_some(), "{name}");
         let lost = reason.map(|reason| StreamEvent::Lost(Lost::Broken(Misbehaved(reason))));
         assert_eq!(exit.poll_event(), lost, "{name}");
@@ -263,14 +222,7 @@ fn a_peer_that_breaks_the_rules_is_named() {
     let (now, _, mut exit) = ends(&mut Rng(8), &StreamConfig::default());
     let mut wrong = raw(0, b"\x3f");
     *wrong.last_mut().unwrap() = 1;
-    for packet in [
-        &[0xc0; 1200][..],
-        &[],
-        &[0x44],
-        &[0x04; 40],
-        &wrong,
-        &[0x44; 1279],
-    ] {
+    for packet in [&[0xc0; 1200][..], &[], &[0x44], &[0x04; 40], &wrong, &[0x44; 1279]] {
         assert_eq!(exit.handle_packet(now, packet), Ok(()));
         assert!(!exit.is_closed());
     }
@@ -296,11 +248,7 @@ fn mutate(rng: &mut Rng, packet: &mut Vec<u8>) {
             for _ in 0..=rng.below(3) {
                 frames.push(byte(rng) % 0x32);
                 for _ in 0..rng.below(6) {
-                    frames.push(if rng.chance(0.25) {
-                        byte(rng)
-                    } else {
-                        byte(rng) % 8
-                    });
+                    frames.push(if rng.chance(0.25) { byte(rng) } else { byte(rng) % 8 });
                 }
             }
             *packet = raw(packet.get(1).copied().unwrap_or(0), &frames);
@@ -336,11 +284,7 @@ fn mutated_packets_are_errors_at_most() {
         client.write(id, &[9; 5000]).unwrap();
         for _ in 0..60 {
             for turn in 0..2 {
-                let (from, to) = if turn == 0 {
-                    (&mut client, &mut exit)
-                } else {
-                    (&mut exit, &mut client)
-                };
+                let (from, to) = if turn == 0 { (&mut client, &mut exit) } else { (&mut exit, &mut client) };
                 from.handle_timeout(now);
                 let mut out = [0; MAX_QUIC_PACKET];
                 while let Some(n) = from.poll_transmit(now, &mut out) {
@@ -379,11 +323,7 @@ fn a_slow_reader_holds_the_sender_back() {
     net.run(net.at(20_000), |_| false);
     let window = StreamConfig::default().window;
     assert_eq!(net.stats(0).receive_window, window);
-    assert!(
-        net.hosts[1].sent < window + 200_000 + (8 << 20),
-        "{}",
-        net.hosts[1].sent
-    );
+    assert!(net.hosts[1].sent < window + 200_000 + (8 << 20), "{}", net.hosts[1].sent);
     assert!(net.pipes[1].bytes < window + 400_000, "{}", net.pipes[1].bytes);
     net.hosts[0].appetite = u64::MAX;
     // Reading is not a packet: the driver drains after it, as for every call.
@@ -431,10 +371,7 @@ fn an_idle_end_is_small() {
         });
         // The room for them in `held` was allocated before.
         let bytes = fresh.bytes_current / 100 + i64::try_from(size_of::<Streams>()).unwrap();
-        println!(
-            "{end:?}: {bytes} bytes, of which {} in the struct",
-            size_of::<Streams>()
-        );
+        println!("{end:?}: {bytes} bytes, of which {} in the struct", size_of::<Streams>());
         assert!(bytes <= 16 << 10, "{end:?}: {bytes}");
     }
     let mut held = Vec::with_capacity(20);
@@ -512,15 +449,9 @@ fn the_controller_fills_a_path_in_spite_of_losses() {
             stats.lost as f64 * 100.0 / stats.sent as f64,
             net.pipes[1].overflows,
         );
-        assert!(
-            rate >= limit * at_least,
-            "{rtt} ms, loss {loss}, {limit} MB/s: {rate:.2} MB/s"
-        );
+        assert!(rate >= limit * at_least, "{rtt} ms, loss {loss}, {limit} MB/s: {rate:.2} MB/s");
         let queue = stats.rtt.saturating_sub(Duration::from_millis(rtt));
-        assert!(
-            queue < Duration::from_millis(110),
-            "{rtt} ms, loss {loss}: {queue:?} of queue"
-        );
+        assert!(queue < Duration::from_millis(110), "{rtt} ms, loss {loss}: {queue:?} of queue");
     }
 }
 
@@ -535,19 +466,10 @@ fn a_fast_path_with_a_slow_scheduler_is_used() {
             host.stalls = Some(Rng(14));
         }
         net.transfer(0, 100, 200_000_000);
-        assert!(
-            net.run(net.at(10_000), |net| net.hosts[0].ended),
-            "stalls {stalls}"
-        );
+        assert!(net.run(net.at(10_000), |net| net.hosts[0].ended), "stalls {stalls}");
         let rate = 200.0 / net.now.duration_since(net.start).as_secs_f64();
-        println!(
-            "0.3 ms, 400 MB/s, stalls of up to 5 ms {stalls}: {rate:.0} MB/s, {:?}",
-            net.stats(1)
-        );
-        assert!(
-            rate > if stalls { 80.0 } else { 250.0 },
-            "stalls {stalls}: {rate}"
-        );
+        println!("0.3 ms, 400 MB/s, stalls of up to 5 ms {stalls}: {rate:.0} MB/s, {:?}", net.stats(1));
+        assert!(rate > if stalls { 80.0 } else { 250.0 }, "stalls {stalls}: {rate}");
     }
 }
 
@@ -576,11 +498,7 @@ fn a_driver_with_coarse_timers_is_not_throttled() {
         client.handle_timeout(now);
         events(&mut client);
     }
-    println!(
-        "a wake-up every 2 ms: {} MB/s, {:?}",
-        got / 1_000_000,
-        client.stats()
-    );
+    println!("a wake-up every 2 ms: {} MB/s, {:?}", got / 1_000_000, client.stats());
     assert!(got > 60_000_000, "{got}");
 }
 
@@ -598,18 +516,14 @@ fn circuits_share_a_bottleneck() {
         net.run(net.at(14_000), |_| false);
         let before: Vec<u64> = (0..3).map(|flow| net.hosts[2 * flow].got).collect();
         net.run(net.at(24_000), |_| false);
-        let rates: Vec<f64> = (0..3)
-            .map(|flow| (net.hosts[2 * flow].got - before[flow]) as f64 / 1e7)
-            .collect();
+        let rates: Vec<f64> =
+            (0..3).map(|flow| (net.hosts[2 * flow].got - before[flow]) as f64 / 1e7).collect();
         println!(
             "{rtt} ms, 5 MB/s, buffer {buffer_ms} ms, three circuits: {rates:.2?} MB/s, {:?}",
             net.stats(1).rtt
         );
         assert!(rates.iter().sum::<f64>() > 3.5, "{rates:?}");
-        assert!(
-            rates.iter().all(|rate| *rate > 5.0 / 3.0 * least),
-            "{rtt} ms: {rates:?}"
-        );
+        assert!(rates.iter().all(|rate| *rate > 5.0 / 3.0 * least), "{rtt} ms: {rates:?}");
     }
 }
 
@@ -630,10 +544,5 @@ fn late_packets_do_not_cost_the_window() {
     let after = net.stats(1);
     println!("late packets: {before:?} then {after:?}");
     assert!(after.lost > before.lost);
-    assert!(
-        after.window > before.window * 8 / 10,
-        "{} of {}",
-        after.window,
-        before.window
-    );
+    assert!(after.window > before.window * 8 / 10, "{} of {}", after.window, before.window);
 }

@@ -85,13 +85,16 @@ impl ClientNode {
     }
 
     fn build_missing(&mut self, now: Now, entry: Entry, missing: &BTreeMap<Option<Credentials>, u16>) {
-        let building = self.pool.values().filter(|c| c.opened.is_none() && c.purpose == Purpose::Spare).count();
+        let building =
+            self.pool.values().filter(|c| c.opened.is_none() && c.purpose == Purpose::Spare).count();
         let spare = self.pool.values().filter(|c| c.is_spare()).count();
         // A setup that takes long is raced by another one.
         let slow = self
             .pool
             .values()
-            .filter(|c| c.opened.is_none() && now.instant.saturating_duration_since(c.began) > Duration::from_secs(1))
+            .filter(|c| {
+                c.opened.is_none() && now.instant.saturating_duration_since(c.began) > Duration::from_secs(1)
+            })
             .count();
         let wanted = missing.len() + self.config.prebuilt.saturating_sub(spare);
         let active = building.saturating_sub(slow);
@@ -249,4 +252,3 @@ impl ClientNode {
         self.tick.get_or_insert(now.instant);
     }
 }
-

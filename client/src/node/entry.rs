@@ -32,18 +32,10 @@ impl ClientNode {
         if let Some(relay) = self.config.view.get(&id)
             && let Some(address) = relay.addresses.first()
         {
-            let peer = Peer {
-                id,
-                link_key: relay.link_key,
-                address: *address,
-            };
+            let peer = Peer { id, link_key: relay.link_key, address: *address };
             match self.links.dial(now, &peer) {
                 Ok(link) => {
-                    self.entry = Some(Entry {
-                        relay: id,
-                        link,
-                        dialled: now.instant,
-                    });
+                    self.entry = Some(Entry { relay: id, link, dialled: now.instant });
                 }
                 Err(error) => self.counts.last_error = Some(error.to_string()),
             }

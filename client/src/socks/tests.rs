@@ -9,11 +9,7 @@ const GREETING: &[u8] = &[5, 1, 0];
 const CONNECT_V4: &[u8] = &[5, 1, 0, 1, 192, 0, 2, 1, 1, 187];
 
 fn request_to(host: Host, port: u16, credentials: Option<Credentials>, leftover: &[u8]) -> Step {
-    Step::Request {
-        target: Target { host, port },
-        credentials,
-        leftover: leftover.to_vec(),
-    }
+    Step::Request { target: Target { host, port }, credentials, leftover: leftover.to_vec() }
 }
 
 fn ip(text: &str) -> Host {
@@ -52,11 +48,7 @@ fn check(input: &[u8], expected: &[Step]) {
     assert_eq!(run(&single), (expected.to_vec(), false), "{input:?}");
     for cut in 0..input.len() {
         let (head, tail) = input.split_at(cut);
-        assert_eq!(
-            run(&[head, tail]),
-            (expected.to_vec(), false),
-            "{input:?} cut at {cut}"
-        );
+        assert_eq!(run(&[head, tail]), (expected.to_vec(), false), "{input:?} cut at {cut}");
         let (steps, more) = run(&[head]);
         assert!(more, "{input:?} ends early at {cut}");
         assert!(expected.starts_with(&steps));
@@ -73,23 +65,14 @@ fn no_authentication(last: Step) -> [Step; 2] {
 
 #[test]
 fn the_three_forms_of_address_are_targets() {
-    check(
-        &after_greeting(CONNECT_V4),
-        &no_authentication(request_to(ip("192.0.2.1"), 443, None, &[])),
-    );
+    check(&after_greeting(CONNECT_V4), &no_authentication(request_to(ip("192.0.2.1"), 443, None, &[])));
     let v6 = [&[5, 1, 0, 4, 0x20, 1, 0xd, 0xb8][..], &[0; 11], &[1, 0, 80]].concat();
-    check(
-        &after_greeting(&v6),
-        &no_authentication(request_to(ip("2001:db8::1"), 80, None, &[])),
-    );
+    check(&after_greeting(&v6), &no_authentication(request_to(ip("2001:db8::1"), 80, None, &[])));
     for name in ["a", "example.org", &"x".repeat(255)] {
         let length = u8::try_from(name.len()).unwrap();
         let request = [&[5, 1, 0, 3, length][..], name.as_bytes(), &[0x1f, 0x90]].concat();
         let host = Host::name(name.as_bytes()).unwrap();
-        check(
-            &after_greeting(&request),
-            &no_authentication(request_to(host, 8080, None, &[])),
-        );
+        check(&after_greeting(&request), &no_authentication(request_to(host, 8080, None, &[])));
     }
 }
 
@@ -99,14 +82,8 @@ fn user_and_password_are_preferred_and_any_values_isolate() {
     let long = [0xff; 255];
     for (user, password) in [(&b"user"[..], &b"secret"[..]), (b"", b""), (&long, &long)] {
         let length = |text: &[u8]| u8::try_from(text.len()).unwrap();
-        let input = [
-            &[5, 3, 1, 0, 2, 1, length(user)],
-            user,
-            &[length(password)],
-            password,
-            CONNECT_V4,
-        ]
-        .concat();
+        let input =
+            [&[5, 3, 1, 0, 2, 1, length(user)], user, &[length(password)], password, CONNECT_V4].concat();
         let credentials = Some(Credentials::new(user, password));
         check(
             &input,
@@ -132,20 +109,12 @@ fn the_longest_message_has_the_named_size() {
 fn methods_that_nobody_serves_are_refused() {
     check(&[5, 0], &[Step::Close(Some(vec![5, 0xff]))]);
     check(&[5, 2, 1, 3], &[Step::Close(Some(vec![5, 0xff]))]);
-    check(
-        &[5, 1, 2, 2],
-        &[Step::Send(vec![5, 2]), Step::Close(Some(vec![1, 1]))],
-    );
+    check(&[5, 1, 2, 2], &[Step::Send(vec![5, 2]), Step::Close(Some(vec![1, 1]))]);
 }
 
 #[test]
 fn failures_have_exact_codes() {
-    let close = |code| {
-        [
-            Step::Send(vec![5, 0]),
-            Step::Close(Some(vec![5, code, 0, 1, 0, 0, 0, 0, 0, 0])),
-        ]
-    };
+    let close = |code| [Step::Send(vec![5, 0]), Step::Close(Some(vec![5, code, 0, 1, 0, 0, 0, 0, 0, 0]))];
     for (request, code) in [
         (&[4][..], 1),                          // another version
         (&[5, 2], 7),                           // BIND
@@ -166,10 +135,7 @@ fn failures_have_exact_codes() {
 #[test]
 fn every_reply_has_ten_exact_bytes() {
     for code in 0..=8 {
-        assert_eq!(
-            reply(ReplyCode::from_byte(code)),
-            [5, code, 0, 1, 0, 0, 0, 0, 0, 0]
-        );
+        assert_eq!(reply(ReplyCode::from_byte(code)), [5, code, 0, 1, 0, 0, 0, 0, 0, 0]);
     }
 }
 
@@ -186,13 +152,9 @@ fn what_follows_the_request_is_handed_on() {
 #[test]
 fn other_protocols_get_an_answer_that_helps() {
     check(&[4], &[Step::Close(Some(vec![0, 91, 0, 0, 0, 0, 0, 0]))]);
-    for method in [
-        "GET ", "CONNECT ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "TRACE ",
-    ] {
+    for method in ["GET ", "CONNECT ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "TRACE "] {
         let (steps, _) = run(&[method.as_bytes()]);
-        let [Step::Close(Some(answer))] = &steps[..] else {
-            panic!("{steps:?}")
-        };
+        let [Step::Close(Some(answer))] = &steps[..] else { panic!("{steps:?}") };
         let text = core::str::from_utf8(answer).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 501 Not Implemented\r\n"));
@@ -202,11 +164,7 @@ fn other_protocols_get_an_answer_that_helps() {
     }
     for garbage in [&b"\x16"[..], b"\0", b"X", b"GEX", b"PI", b"get "] {
         let (steps, more) = run(&[garbage]);
-        assert_eq!(
-            (&steps[..], more),
-            (&[Step::Close(None)][..], false),
-            "{garbage:?}"
-        );
+        assert_eq!((&steps[..], more), (&[Step::Close(None)][..], false), "{garbage:?}");
     }
 }
 
@@ -223,15 +181,8 @@ fn after_the_end_nothing_is_taken() {
 #[test]
 fn debug_output_names_nobody() {
     let mut socks = Socks::new();
-    let inputs = [
-        &[5, 1, 2][..],
-        b"\x01\x05alice\x06secret",
-        b"\x05\x01\0\x03\x0bexample.org\0",
-        &[80],
-    ];
-    let text = inputs
-        .map(|input| format!("{:?} {socks:?}", socks.feed(input)))
-        .concat();
+    let inputs = [&[5, 1, 2][..], b"\x01\x05alice\x06secret", b"\x05\x01\0\x03\x0bexample.org\0", &[80]];
+    let text = inputs.map(|input| format!("{:?} {socks:?}", socks.feed(input))).concat();
     assert!(text.contains("Request"), "{text}");
     for secret in ["alice", "secret", "example", "97, 108"] {
         assert!(!text.contains(secret), "{text}");

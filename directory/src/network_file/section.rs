@@ -37,12 +37,7 @@ impl Source<'_> {
         problem: impl Into<String>,
         fix: impl Into<String>,
     ) -> FileError {
-        let line = 1 + self
-            .text
-            .bytes()
-            .take(span.start)
-            .filter(|byte| *byte == b'\n')
-            .count();
+        let line = 1 + self.text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
         FileError {
             path: self.path.to_owned(),
             line,
@@ -65,8 +60,7 @@ impl<'a> Section<'a> {
     /// An error at the value of `key`, or at the table if it has none.
     pub(super) fn error(&self, key: &str, problem: impl Into<String>, fix: impl Into<String>) -> FileError {
         let span = self.get(key).map_or_else(|| self.span.clone(), Spanned::span);
-        self.source
-            .error(span, &format!("{}{key}", self.prefix), problem, fix)
+        self.source.error(span, &format!("{}{key}", self.prefix), problem, fix)
     }
 
     /// Refuses keys that are not known, naming the nearest one.
@@ -81,25 +75,20 @@ impl<'a> Section<'a> {
                 None => "delete it".to_owned(),
             };
             let key_name = format!("{}{}", self.prefix, name.escape_debug());
-            return Err(self
-                .source
-                .error(key.span(), &key_name, "this key is not known", fix));
+            return Err(self.source.error(key.span(), &key_name, "this key is not known", fix));
         }
         Ok(())
     }
 
     /// The value of a key that must be there.
     pub(super) fn value(&self, key: &str) -> Result<&'a Spanned<DeValue<'a>>, FileError> {
-        self.get(key)
-            .ok_or_else(|| self.error(key, "this key is missing", "get the complete file again"))
+        self.get(key).ok_or_else(|| self.error(key, "this key is missing", "get the complete file again"))
     }
 
     /// The text of a key.
     pub(super) fn text(&self, key: &str) -> Result<&'a str, FileError> {
         let value = self.value(key)?.get_ref();
-        value
-            .as_str()
-            .ok_or_else(|| self.wrong_type(key, value, "text in quotes"))
+        value.as_str().ok_or_else(|| self.wrong_type(key, value, "text in quotes"))
     }
 
     /// The whole number of a key.
@@ -121,18 +110,11 @@ impl<'a> Section<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.table
-            .iter()
-            .find(|(name, _)| name.get_ref() == key)
-            .map(|(_, value)| value)
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
     fn wrong_type(&self, key: &str, value: &DeValue<'_>, wanted: &str) -> FileError {
-        self.error(
-            key,
-            format!("this must be {wanted}, not {}", value.type_str()),
-            "write it so",
-        )
+        self.error(key, format!("this must be {wanted}, not {}", value.type_str()), "write it so")
     }
 }
 
@@ -157,13 +139,9 @@ mod tests {
 
     #[test]
     fn distances_are_those_of_levenshtein() {
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("kitten", "sitting", 3),
-            ("singer", "signer", 2),
-        ] {
+        for (a, b, expected) in
+            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("singer", "signer", 2)]
+        {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }

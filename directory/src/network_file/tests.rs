@@ -37,11 +37,7 @@ fn error_at(text: &str, at: &str, key: &str) -> FileError {
     assert_eq!(error.key, key, "{error}");
     let line = text.lines().nth(error.line - 1).unwrap();
     assert!(line.contains(at), "{error} points at: {line}");
-    assert!(
-        error
-            .to_string()
-            .starts_with(&format!("network.toml:{}: {key}: ", error.line))
-    );
+    assert!(error.to_string().starts_with(&format!("network.toml:{}: {key}: ", error.line)));
     assert!(!error.fix.is_empty());
     error
 }
@@ -50,9 +46,7 @@ fn error_at(text: &str, at: &str, key: &str) -> FileError {
 fn around(relays: &[String], signed: &NetworkFile) -> String {
     let text = signed.to_text();
     let (head, _) = text.split_once("\n# id").unwrap();
-    relays.iter().fold(head.to_owned(), |text, relay| {
-        text + "\n[[relay]]\n" + relay + "\n"
-    })
+    relays.iter().fold(head.to_owned(), |text, relay| text + "\n[[relay]]\n" + relay + "\n")
 }
 
 fn line_of(relay: &SignedDescriptor) -> String {
@@ -88,10 +82,7 @@ fn the_signed_bytes_are_those_of_the_specification() {
         relay.bytes(),
     ]
     .concat();
-    identity(SIGNER)
-        .id()
-        .verify("chive network file 1", &expected, &file.signature)
-        .unwrap();
+    identity(SIGNER).id().verify("chive network file 1", &expected, &file.signature).unwrap();
 }
 
 #[test]
@@ -105,10 +96,8 @@ fn the_text_is_for_people_and_comments_and_order_do_not_count() {
     ] {
         assert!(text.contains(&comment), "{comment}");
     }
-    let bare: String = text
-        .lines()
-        .filter(|l| !l.starts_with('#'))
-        .fold(String::new(), |t, l| t + l + "\r\n");
+    let bare: String =
+        text.lines().filter(|l| !l.starts_with('#')).fold(String::new(), |t, l| t + l + "\r\n");
     assert_eq!(parse(&bare), Ok(sample()));
     let mut relays: Vec<String> = (1..=4).map(|n| line_of(&signed(n))).collect();
     relays.reverse();
@@ -124,21 +113,12 @@ fn a_file_expires_with_its_first_descriptor() {
     let text = file.to_text();
     assert_eq!(file.expires(), NOW + 7_200);
     assert!(NetworkFile::parse(&text, "", None, NOW + 7_199).is_ok());
-    assert_eq!(
-        NetworkFile::parse(&text, "", None, NOW + 7_200).unwrap_err().key,
-        "expires"
-    );
+    assert_eq!(NetworkFile::parse(&text, "", None, NOW + 7_200).unwrap_err().key, "expires");
     let error = NetworkFile::parse(&text, "", None, NOW + 3 * 7_200).unwrap_err();
-    assert_eq!(
-        (error.key.as_str(), error.problem.as_str()),
-        ("expires", "the file expired 4 hours ago")
-    );
+    assert_eq!((error.key.as_str(), error.problem.as_str()), ("expires", "the file expired 4 hours ago"));
     let short = with(1, |d| d.expires = NOW + 10);
-    let error = error_at(
-        &around(&[line_of(&short)], &create([signed(1)])),
-        "descriptor",
-        "relay[1].descriptor",
-    );
+    let error =
+        error_at(&around(&[line_of(&short)], &create([signed(1)])), "descriptor", "relay[1].descriptor");
     assert!(error.problem.contains("expires before the file"), "{error}");
 }
 
@@ -154,28 +134,16 @@ fn every_changed_value_is_refused_where_it_stands() {
         (replace("demo net", "demo met"), "signature =", "signature"),
         (replace("demo net", "demo/net"), "name =", "name"),
         (replace("demo net", ""), "name =", "name"),
-        (
-            replace("network = \"11", "network = \"12"),
-            "descriptor =",
-            "relay[1].descriptor",
-        ),
+        (replace("network = \"11", "network = \"12"), "descriptor =", "relay[1].descriptor"),
         (replace("network = \"11", "network = \"1"), "network =", "network"),
-        (
-            replace("network = \"11", "network = \"G1"),
-            "network =",
-            "network",
-        ),
+        (replace("network = \"11", "network = \"G1"), "network =", "network"),
         (replace("expires = 1", "expires = _"), "expires =", "file"),
         (replace("expires = 1", "expires = -1"), "expires =", "expires"),
         (replace("expires = 1", "expires = 1e1"), "expires =", "expires"),
         (replace("schema = 1", "schema = 2"), "schema =", "schema"),
         (replace("schema = 1", "schema = '1'"), "schema =", "schema"),
         (replace("name = \"demo net\"", "name = 5"), "name =", "name"),
-        (
-            replace(&identity(SIGNER).id().to_string(), &identity(3).id().to_string()),
-            "signer =",
-            "signer",
-        ),
+        (replace(&identity(SIGNER).id().to_string(), &identity(3).id().to_string()), "signer =", "signer"),
         (replace("schema = 1", "schema == 1"), "schema ==", "file"),
     ] {
         error_at(&changed, at, key);
@@ -208,25 +176,10 @@ fn one_bad_relay_is_named() {
             "relay[2].descriptor",
             "signature",
         ),
-        (
-            line_of(&signed(2)).replace('=', "= "),
-            "descriptor",
-            "relay[2].descriptor",
-            "not base64",
-        ),
-        (
-            format!("{}\nx = 1", line_of(&signed(2))),
-            "x = 1",
-            "relay[2].x",
-            "not known",
-        ),
+        (line_of(&signed(2)).replace('=', "= "), "descriptor", "relay[2].descriptor", "not base64"),
+        (format!("{}\nx = 1", line_of(&signed(2))), "x = 1", "relay[2].x", "not known"),
         (String::new(), "[[relay]]", "relay[2].descriptor", "missing"),
-        (
-            "descriptor = 7".to_owned(),
-            "descriptor = 7",
-            "relay[2].descriptor",
-            "text in quotes",
-        ),
+        ("descriptor = 7".to_owned(), "descriptor = 7", "relay[2].descriptor", "text in quotes"),
         (good.clone(), "descriptor", "relay[2].descriptor", "listed twice"),
         (
             line_of(&with(2, |d| d.link_key = DhPublic([1; 32]))),
@@ -234,18 +187,8 @@ fn one_bad_relay_is_named() {
             "relay[2].descriptor",
             "link key",
         ),
-        (
-            line_of(&with(2, |d| d.network.0[0] ^= 1)),
-            "descriptor",
-            "relay[2].descriptor",
-            "network",
-        ),
-        (
-            line_of(&with(2, |d| d.expires = NOW)),
-            "descriptor",
-            "relay[2].descriptor",
-            "expired",
-        ),
+        (line_of(&with(2, |d| d.network.0[0] ^= 1)), "descriptor", "relay[2].descriptor", "network"),
+        (line_of(&with(2, |d| d.expires = NOW)), "descriptor", "relay[2].descriptor", "expired"),
     ] {
         let error = error_at(&relay(&inner), at, key);
         assert!(error.problem.contains(problem), "{error}");
@@ -262,12 +205,8 @@ fn one_bad_relay_is_named() {
 #[test]
 fn an_unknown_key_names_the_nearest() {
     let text = sample().to_text();
-    for (wrong, right) in [
-        ("singer", "signer"),
-        ("expire", "expires"),
-        ("nam", "name"),
-        ("relays", "relay"),
-    ] {
+    for (wrong, right) in [("singer", "signer"), ("expire", "expires"), ("nam", "name"), ("relays", "relay")]
+    {
         let error = error_at(&format!("{wrong} = 1\n{text}"), wrong, wrong);
         assert_eq!(error.fix, format!("did you mean `{right}`?"));
     }
@@ -279,10 +218,7 @@ fn what_cannot_be_a_file_is_not_created() {
     assert!(NetworkFile::create("demo", view.clone(), &identity(SIGNER)).is_err());
     view.insert(signed(1)).unwrap();
     for name in ["", "a\nb", "a\"b", "\u{e9}", &"x".repeat(MAX_NAME + 1)] {
-        assert!(
-            NetworkFile::create(name, view.clone(), &identity(SIGNER)).is_err(),
-            "{name}"
-        );
+        assert!(NetworkFile::create(name, view.clone(), &identity(SIGNER)).is_err(), "{name}");
     }
     assert!(NetworkFile::create(&"x".repeat(MAX_NAME), view, &identity(SIGNER)).is_ok());
     let long = "#".repeat(MAX_FILE + 1);

@@ -15,14 +15,8 @@ fn disguises(v4: Ipv4Addr) -> [(Ipv6Addr, bool); 5] {
         (v4.to_ipv6_mapped(), true),
         (Ipv6Addr::from_bits(0x64_ff9b << 96 | bits), true),
         (Ipv6Addr::from_bits(0x2002 << 112 | bits << 80 | 1), false),
-        (
-            Ipv6Addr::from_bits(0x2001 << 112 | bits << 64 | u128::from(!0x0808_0808_u32)),
-            false,
-        ),
-        (
-            Ipv6Addr::from_bits(0x2001 << 112 | 0x0808_0808 << 64 | (bits ^ 0xffff_ffff)),
-            false,
-        ),
+        (Ipv6Addr::from_bits(0x2001 << 112 | bits << 64 | u128::from(!0x0808_0808_u32)), false),
+        (Ipv6Addr::from_bits(0x2001 << 112 | 0x0808_0808 << 64 | (bits ^ 0xffff_ffff)), false),
     ]
 }
 
@@ -55,31 +49,13 @@ fn the_default_refuses_every_class_at_both_of_its_ends() {
         ("discard", ["100::", "100::ffff:ffff:ffff:ffff"]),
         ("benchmarking", ["2001:2::", "2001:2:0:ffff:ffff:ffff:ffff:ffff"]),
         ("ORCHID", ["2001:10::", "2001:2f:ffff:ffff:ffff:ffff:ffff:ffff"]),
-        (
-            "documentation",
-            ["2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"],
-        ),
-        (
-            "documentation",
-            ["3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff"],
-        ),
-        (
-            "not assigned",
-            ["4000::", "fbff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
-        ),
-        (
-            "unique local",
-            ["fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
-        ),
+        ("documentation", ["2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"]),
+        ("documentation", ["3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff"]),
+        ("not assigned", ["4000::", "fbff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
+        ("unique local", ["fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
         ("metadata", ["fd00:ec2::254", "fd20:ce::254"]),
-        (
-            "link-local",
-            ["fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
-        ),
-        (
-            "site-local",
-            ["fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
-        ),
+        ("link-local", ["fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
+        ("site-local", ["fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
         ("multicast", ["ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
     ];
     for (class, addresses) in classes {
@@ -157,15 +133,9 @@ fn the_default_accepts_the_neighbours_of_every_class() {
 fn the_default_refuses_port_25_and_no_other_mail_port() {
     let policy = ExitPolicy::default();
     for address in ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"] {
-        for (port, accepted) in [
-            (0, false),
-            (1, true),
-            (24, true),
-            (25, false),
-            (26, true),
-            (465, true),
-            (587, true),
-        ] {
+        for (port, accepted) in
+            [(0, false), (1, true), (24, true), (25, false), (26, true), (465, true), (587, true)]
+        {
             assert_eq!(policy.check(ip(address), port), accepted, "{address} {port}");
         }
     }
@@ -176,9 +146,7 @@ fn the_default_refuses_port_25_and_no_other_mail_port() {
 fn a_closed_policy_refuses_all_but_what_is_allowed() {
     assert!(!ExitPolicy::closed().check(ip("8.8.8.8"), 443));
     assert_eq!(ExitPolicy::closed().summary(), None);
-    let policy = ExitPolicy::closed()
-        .allow(&["127.0.0.1:8080", "10.77.0.0/24:*", "[::1]:80-90"])
-        .unwrap();
+    let policy = ExitPolicy::closed().allow(&["127.0.0.1:8080", "10.77.0.0/24:*", "[::1]:80-90"]).unwrap();
     for (address, port, accepted) in [
         ("127.0.0.1", 8080, true),
         ("::ffff:127.0.0.1", 8080, true),
@@ -240,19 +208,12 @@ fn the_first_rule_that_matches_decides() {
 #[test]
 fn a_summary_is_merged_and_keeps_the_widest_ranges() {
     let summary = |lines: &[&str]| ExitPolicy::parse(lines).unwrap().summary().map(|s| s.to_string());
-    assert_eq!(
-        summary(&["accept *:80-90", "accept 8.8.8.8:91", "accept *:65535"]).unwrap(),
-        "80-91,65535"
-    );
+    assert_eq!(summary(&["accept *:80-90", "accept 8.8.8.8:91", "accept *:65535"]).unwrap(), "80-91,65535");
     assert_eq!(summary(&["reject *:*", "accept *:80"]), None);
-    assert_eq!(
-        summary(&["reject 0.0.0.0/0:*", "accept 8.8.8.8:80", "accept [2a00::/12]:81"]).unwrap(),
-        "81"
-    );
+    assert_eq!(summary(&["reject 0.0.0.0/0:*", "accept 8.8.8.8:80", "accept [2a00::/12]:81"]).unwrap(), "81");
     assert_eq!(summary(&["accept 127.0.0.1:80"]), None);
-    let many: Vec<String> = (1..=20)
-        .map(|n| format!("accept *:{}-{}", n * 100, n * 100 + u16::from(n > 4)))
-        .collect();
+    let many: Vec<String> =
+        (1..=20).map(|n| format!("accept *:{}-{}", n * 100, n * 100 + u16::from(n > 4))).collect();
     let kept = ExitPolicy::parse(&many).unwrap().summary().unwrap();
     assert_eq!(kept.ranges().len(), ExitSummary::MAX_RANGES);
     assert!(!kept.accepts(400) && kept.accepts(500) && kept.accepts(2001));
@@ -285,27 +246,13 @@ fn a_bad_rule_is_named_with_what_is_wrong_and_an_example() {
         ("accept [2a00::1/64]:80", "bits beyond"),
     ] {
         let error = ExitPolicy::parse(&[line]).unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!("exit rule `{line}`: ")) && error.contains(problem),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("exit rule `{line}`: ")) && error.contains(problem), "{error}");
         let (_, example) = error.split_once("write it like `").unwrap();
-        assert!(
-            ExitPolicy::parse(&[example.strip_suffix('`').unwrap()]).is_ok(),
-            "{error}"
-        );
+        assert!(ExitPolicy::parse(&[example.strip_suffix('`').unwrap()]).is_ok(), "{error}");
     }
-    let error = ExitPolicy::closed()
-        .allow(&["127.0.0.1"])
-        .unwrap_err()
-        .to_string();
+    let error = ExitPolicy::closed().allow(&["127.0.0.1"]).unwrap_err().to_string();
     let (_, example) = error.split_once("write it like `").unwrap();
-    assert!(
-        ExitPolicy::closed()
-            .allow(&[example.strip_suffix('`').unwrap()])
-            .is_ok(),
-        "{error}"
-    );
+    assert!(ExitPolicy::closed().allow(&[example.strip_suffix('`').unwrap()]).is_ok(), "{error}");
 }
 
 fn high(bits: u128) -> u32 {
@@ -322,18 +269,11 @@ fn policies() -> impl Strategy<Value = ExitPolicy> {
             // Inside 2000::/3, so that the rule has an effect.
             let length = u32::from(length).max(3);
             let mask = u128::MAX << (128 - length);
-            format!(
-                "[{}/{length}]",
-                Ipv6Addr::from_bits((bits >> 3 | 1 << 125) & mask)
-            )
+            format!("[{}/{length}]", Ipv6Addr::from_bits((bits >> 3 | 1 << 125) & mask))
         }
     });
     let rule = (any::<bool>(), net, 1_u16..500, 0_u16..300).prop_map(|(accept, net, port, more)| {
-        format!(
-            "{} {net}:{port}-{}",
-            if accept { "accept" } else { "reject" },
-            port + more
-        )
+        format!("{} {net}:{port}-{}", if accept { "accept" } else { "reject" }, port + more)
     });
     (prop::collection::vec(rule, 0..8), any::<bool>()).prop_map(|(mut lines, open)| {
         lines.extend(open.then(|| "accept *:*".to_owned()));

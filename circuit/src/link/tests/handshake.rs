@@ -14,19 +14,13 @@ pub(super) struct Rogue {
 }
 
 pub(super) fn noise(packet: &[u8; PACKET]) -> Noise<'_> {
-    let Ok(Message::Noise(noise)) = Message::parse(packet) else {
-        panic!()
-    };
+    let Ok(Message::Noise(noise)) = Message::parse(packet) else { panic!() };
     noise
 }
 
 pub(super) fn responder_of(net: &Net, to: usize) -> Responder {
     let peer = net.nodes[to].peer.unwrap();
-    Responder {
-        network: NetworkId([7; 16]),
-        id: peer.id,
-        link_key: peer.link_key,
-    }
+    Responder { network: NetworkId([7; 16]), id: peer.id, link_key: peer.link_key }
 }
 
 /// A first message to node `to`, made by hand.
@@ -71,11 +65,7 @@ impl Rogue {
         let answer = ask(net, to, from, &packet).unwrap().unwrap();
         let answered = initiator.finish(&noise(&answer)).unwrap();
         let key = answered.keys.packet(Side::Initiator, answered.suite);
-        Self {
-            sealer: Sealer::new(net.now.instant, noise(&answer).sender, key),
-            hh: answered.hh,
-            from,
-        }
+        Self { sealer: Sealer::new(net.now.instant, noise(&answer).sender, key), hh: answered.hh, from }
     }
 
     pub(super) fn seal(&mut self, now: Now, word: CircuitWord, frames: &[Frame<'_>]) -> [u8; PACKET] {
@@ -108,12 +98,7 @@ pub(super) fn stranger(n: u8) -> SocketAddr {
 }
 
 fn with_suites(suites: [Suites; 2], relays: [bool; 2]) -> Net {
-    let configs = (0..2)
-        .map(|n| LinkConfig {
-            suites: suites[n],
-            ..config(relays[n], n)
-        })
-        .collect();
+    let configs = (0..2).map(|n| LinkConfig { suites: suites[n], ..config(relays[n], n) }).collect();
     Net::with(configs)
 }
 
@@ -149,10 +134,7 @@ fn the_responder_chooses_from_what_is_offered() {
 // link.handshake.2
 #[test]
 fn an_answer_with_a_suite_that_was_not_offered_is_refused() {
-    let cases = [
-        (Suite::ChaCha20Poly1305, Err(DropReason::Handshake)),
-        (Suite::Aegis128L, Ok(())),
-    ];
+    let cases = [(Suite::ChaCha20Poly1305, Err(DropReason::Handshake)), (Suite::Aegis128L, Ok(()))];
     for (suite, expected) in cases {
         let mut net = with_suites([Suites::only(Suite::Aegis128L); 2], [false, true]);
         net.filter = Box::new(|_, _| false);
@@ -161,12 +143,7 @@ fn an_answer_with_a_suite_that_was_not_offered_is_refused() {
         let key = net.nodes[1].links.config.relay.as_ref().unwrap().link.clone();
         let e = DhSecret::from_bytes([3; 32]);
         let accepted = Accepted::read(&responder_of(&net, 1), &key, e, &noise(&first)).unwrap();
-        let choice = Choice {
-            suite,
-            index: 9,
-            boot: BootId(1),
-            unix_ms: 0,
-        };
+        let choice = Choice { suite, index: 9, boot: BootId(1), unix_ms: 0 };
         let mut answer = Box::new([0; PACKET]);
         accepted.answer(choice, &mut answer).unwrap();
         assert_eq!(net.deliver(1, 0, answer), expected);
@@ -180,10 +157,7 @@ fn refuse_all_flips(net: &mut Net, from: usize, to: usize, bytes: &Bytes) {
     for bit in 0..PACKET * 8 {
         let mut copy = bytes.clone();
         copy[bit / 8] ^= 1 << (bit % 8);
-        assert!(
-            net.nodes[to].receive(now, source, &mut copy).is_err(),
-            "bit {bit}"
-        );
+        assert!(net.nodes[to].receive(now, source, &mut copy).is_err(), "bit {bit}");
         if bit % 61 == 0 {
             assert_eq!(net.nodes[to].state(), before, "bit {bit}");
         }
@@ -209,9 +183,7 @@ fn a_flipped_bit_anywhere_changes_nothing() {
             let bytes = net.sent.pop().unwrap().2;
             refuse_all_flips(&mut net, 0, 1, &bytes);
             net.deliver(0, 1, bytes).unwrap();
-            let LinkEvent::Up { link } = net.nodes[1].events[0] else {
-                panic!()
-            };
+            let LinkEvent::Up { link } = net.nodes[1].events[0] else { panic!() };
             net.sent.clear();
             net.send(1, link, 1).unwrap();
             let bytes = net.sent.pop().unwrap().2;
@@ -232,17 +204,11 @@ fn impossible_indices_are_refused() {
     let key = first_mac1_key(&responder_of(&net, 1).link_key);
     let mac1 = crate::keys::mac(&key, &[&packet[..1380]]);
     packet[1380..1396].copy_from_slice(&mac1);
-    assert_eq!(
-        ask(&mut net, 1, stranger(1), &packet).unwrap_err(),
-        DropReason::Malformed
-    );
+    assert_eq!(ask(&mut net, 1, stranger(1), &packet).unwrap_err(), DropReason::Malformed);
     for index in [1, u32::MAX] {
         let mut packet = [0; PACKET];
         packet[..4].copy_from_slice(&u32::to_be_bytes(index));
-        assert_eq!(
-            ask(&mut net, 1, stranger(1), &packet).unwrap_err(),
-            DropReason::UnknownLink
-        );
+        assert_eq!(ask(&mut net, 1, stranger(1), &packet).unwrap_err(), DropReason::UnknownLink);
     }
 }
 
@@ -260,18 +226,13 @@ fn nobody_is_believed_before_a_data_packet_opens() {
     assert!(net.sent.iter().all(|(_, to, _)| *to < 2));
     assert_eq!(stream(&mut net, 0, 1, a, 10, MS), 10);
     // A client is believed at its first packet, and the link is the one that it came on.
-    client
-        .send(&mut net, 1, CircuitWord::new(PacketType::Setup, false, 3), &[])
-        .unwrap();
+    client.send(&mut net, 1, CircuitWord::new(PacketType::Setup, false, 3), &[]).unwrap();
     let (link, word, _) = *net.nodes[1].got.last().unwrap();
     assert!(net.nodes[1].links.is_client(link) && word.kind() == Some(PacketType::Setup));
     // Nobody has come from the rogue's address with HELLO: it is forgotten.
     net.run(6 * S);
     let hello = [Frame::Ping(1)];
-    assert_eq!(
-        rogue.send(&mut net, 1, CircuitWord::CONTROL, &hello),
-        Err(DropReason::UnknownLink)
-    );
+    assert_eq!(rogue.send(&mut net, 1, CircuitWord::CONTROL, &hello), Err(DropReason::UnknownLink));
 }
 
 // link.handshake.4
@@ -280,24 +241,12 @@ fn three_handshakes_of_a_peer_are_unfinished_at_most() {
     let mut net = Net::new(&[true, true]);
     let key = net.nodes[0].links.config.relay.as_ref().unwrap().link.clone();
     for static_key in [None, Some(&key)] {
-        let mut all: Vec<_> = (0..5)
-            .map(|_| Rogue::new(&mut net, 1, stranger(1), static_key))
-            .collect();
+        let mut all: Vec<_> = (0..5).map(|_| Rogue::new(&mut net, 1, stranger(1), static_key)).collect();
         assert_eq!(net.nodes[1].links.answers.len(), 3);
         let word = CircuitWord::CONTROL;
-        assert_eq!(
-            all[0].send(&mut net, 1, word, &[Frame::Ping(1)]),
-            Err(DropReason::UnknownLink)
-        );
-        assert_eq!(
-            all[1].send(&mut net, 1, word, &[Frame::Ping(1)]),
-            Err(DropReason::UnknownLink)
-        );
-        let expected = if static_key.is_some() {
-            Err(DropReason::Misbehaved)
-        } else {
-            Ok(())
-        };
+        assert_eq!(all[0].send(&mut net, 1, word, &[Frame::Ping(1)]), Err(DropReason::UnknownLink));
+        assert_eq!(all[1].send(&mut net, 1, word, &[Frame::Ping(1)]), Err(DropReason::UnknownLink));
+        let expected = if static_key.is_some() { Err(DropReason::Misbehaved) } else { Ok(()) };
         assert_eq!(all[2].send(&mut net, 1, word, &[Frame::Ping(1)]), expected);
         net.run(6 * S);
         assert!(net.nodes[1].links.answers.is_empty());
@@ -326,16 +275,10 @@ fn a_first_message_between_relays_counts_once() {
     let (_, new) = first(&mut net, 1, Some(&key), None);
     assert!(ask(&mut net, 1, stranger(1), &new).unwrap().is_some());
     for packet in [old, new] {
-        assert_eq!(
-            ask(&mut net, 1, stranger(1), &packet).unwrap_err(),
-            DropReason::Handshake
-        );
+        assert_eq!(ask(&mut net, 1, stranger(1), &packet).unwrap_err(), DropReason::Handshake);
     }
     net.introduce();
-    assert_eq!(
-        ask(&mut net, 1, stranger(1), &new).unwrap_err(),
-        DropReason::Handshake
-    );
+    assert_eq!(ask(&mut net, 1, stranger(1), &new).unwrap_err(), DropReason::Handshake);
 }
 
 #[test]
@@ -358,10 +301,7 @@ fn only_relays_that_are_known_are_answered() {
     let mut net = Net::new(&[true, true]);
     let unknown = DhSecret::from_bytes([5; 32]);
     let (_, packet) = first(&mut net, 1, Some(&unknown), None);
-    assert_eq!(
-        ask(&mut net, 1, stranger(1), &packet).unwrap_err(),
-        DropReason::Handshake
-    );
+    assert_eq!(ask(&mut net, 1, stranger(1), &packet).unwrap_err(), DropReason::Handshake);
     net.nodes[1].links.set_relays([]);
     let link = net.dial(0, 1);
     net.run(5 * S);
@@ -392,39 +332,23 @@ fn a_wrong_hello_closes_the_session() {
         }),
         Box::new(|_| vec![Frame::Hello(Hello::sign(&right, &hh_of_another, BootId(1)))]),
         Box::new(|hh| vec![Frame::Hello(Hello::sign(&other, &hh, BootId(1)))]),
-        Box::new(|hh| {
-            vec![Frame::Hello(Hello {
-                boot: BootId(2),
-                ..Hello::sign(&right, &hh, BootId(1))
-            })]
-        }),
+        Box::new(|hh| vec![Frame::Hello(Hello { boot: BootId(2), ..Hello::sign(&right, &hh, BootId(1)) })]),
     ];
     for make in wrong {
         let mut rogue = Rogue::new(&mut net, 1, stranger(1), Some(&key));
         let frames = make(rogue.hh);
         let word = CircuitWord::CONTROL;
-        assert_eq!(
-            rogue.send(&mut net, 1, word, &frames),
-            Err(DropReason::Misbehaved)
-        );
+        assert_eq!(rogue.send(&mut net, 1, word, &frames), Err(DropReason::Misbehaved));
         let good = [Frame::Hello(Hello::sign(&right, &rogue.hh, BootId(1)))];
         assert_eq!(rogue.send(&mut net, 1, word, &good), Err(DropReason::UnknownLink));
     }
     // A circuit packet before HELLO.
-    for kind in [
-        PacketType::Cell,
-        PacketType::Setup,
-        PacketType::Reply,
-        PacketType::Destroy,
-    ] {
+    for kind in [PacketType::Cell, PacketType::Setup, PacketType::Reply, PacketType::Destroy] {
         let mut rogue = Rogue::new(&mut net, 1, stranger(1), Some(&key));
         let word = CircuitWord::new(kind, false, 7);
         assert_eq!(rogue.send(&mut net, 1, word, &[]), Err(DropReason::Misbehaved));
         let good = [Frame::Hello(Hello::sign(&right, &rogue.hh, BootId(1)))];
-        assert_eq!(
-            rogue.send(&mut net, 1, CircuitWord::CONTROL, &good),
-            Err(DropReason::UnknownLink)
-        );
+        assert_eq!(rogue.send(&mut net, 1, CircuitWord::CONTROL, &good), Err(DropReason::UnknownLink));
     }
     assert!(net.nodes[1].links.snapshot().is_empty() && net.nodes[1].got.is_empty());
     let mut rogue = Rogue::new(&mut net, 1, stranger(1), Some(&key));
@@ -453,10 +377,7 @@ fn an_unanswered_first_message_is_repeated_for_four_seconds() {
         assert_eq!(net.now.instant - begin, 4 * S);
         assert_eq!(net.nodes[0].events, [LinkEvent::Lost { link }]);
         let sent = net.sent(0, 1);
-        assert!(
-            sent.windows(2)
-                .all(|w| w[0][12..16] == w[1][12..16] && w[0][16..48] != w[1][16..48])
-        );
+        assert!(sent.windows(2).all(|w| w[0][12..16] == w[1][12..16] && w[0][16..48] != w[1][16..48]));
         assert_eq!(net.nodes[0].links.shared.indices.len(), 0);
         assert_eq!(net.nodes[0].links.poll_timeout(), None);
     }
@@ -487,10 +408,7 @@ fn a_link_stays_with_its_address() {
     assert_eq!(net.deliver(2, 0, answer.clone()), Err(DropReason::WrongAddress));
     net.deliver(1, 0, answer).unwrap();
     let confirming = net.sent.pop().unwrap().2;
-    assert_eq!(
-        net.deliver(2, 1, confirming.clone()),
-        Err(DropReason::WrongAddress)
-    );
+    assert_eq!(net.deliver(2, 1, confirming.clone()), Err(DropReason::WrongAddress));
     net.deliver(0, 1, confirming).unwrap();
     net.send(0, link, 5).unwrap();
     let cell = net.sent.pop().unwrap().2;
@@ -505,66 +423,38 @@ fn keys_of_small_order_and_oneself_are_refused() {
     let now = net.now;
     let (own, other) = (net.nodes[0].peer.unwrap(), net.nodes[1].peer.unwrap());
     assert_eq!(net.nodes[0].links.dial(now, &own), Err(DropReason::Misbehaved));
-    let bad = Peer {
-        link_key: DhPublic([0; 32]),
-        ..other
-    };
+    let bad = Peer { link_key: DhPublic([0; 32]), ..other };
     assert_eq!(net.nodes[0].links.dial(now, &bad), Err(DropReason::Handshake));
     assert!(net.nodes[0].links.snapshot().is_empty());
-    assert_eq!(
-        (net.nodes[0].losses(), net.nodes[0].links.shared.indices.len()),
-        (0, 0)
-    );
+    assert_eq!((net.nodes[0].losses(), net.nodes[0].links.shared.indices.len()), (0, 0));
     let (_, mut packet) = first(&mut net, 1, None, None);
     packet[16..48].fill(0);
     let mac1 = crate::keys::mac(&first_mac1_key(&other.link_key), &[&packet[..1380]]);
     packet[1380..1396].copy_from_slice(&mac1);
-    assert_eq!(
-        ask(&mut net, 1, stranger(1), &packet).unwrap_err(),
-        DropReason::Handshake
-    );
+    assert_eq!(ask(&mut net, 1, stranger(1), &packet).unwrap_err(), DropReason::Handshake);
     // A rekey with such a key changes nothing either.
     let mut rogue = Rogue::new(&mut net, 1, stranger(1), None);
-    rogue
-        .send(&mut net, 1, CircuitWord::CONTROL, &[Frame::Ping(1)])
-        .unwrap();
+    rogue.send(&mut net, 1, CircuitWord::CONTROL, &[Frame::Ping(1)]).unwrap();
     net.now.instant += 2 * S;
-    let rekey = [Frame::Rekey(Renewal {
-        index: 5,
-        ephemeral: DhPublic([0; 32]),
-    })];
-    assert_eq!(
-        rogue.send(&mut net, 1, CircuitWord::CONTROL, &rekey),
-        Err(DropReason::Misbehaved)
-    );
+    let rekey = [Frame::Rekey(Renewal { index: 5, ephemeral: DhPublic([0; 32]) })];
+    assert_eq!(rogue.send(&mut net, 1, CircuitWord::CONTROL, &rekey), Err(DropReason::Misbehaved));
 }
 
 #[test]
 fn nodes_of_another_network_or_name_are_not_understood() {
     let mut net = Net::with(vec![
-        LinkConfig {
-            network: NetworkId([8; 16]),
-            ..config(false, 0)
-        },
+        LinkConfig { network: NetworkId([8; 16]), ..config(false, 0) },
         config(true, 1),
         config(false, 2),
     ]);
     let link = net.dial(0, 1);
     let now = net.now;
-    let misnamed = Peer {
-        id: RelayId([1; 32]),
-        ..net.nodes[1].peer.unwrap()
-    };
+    let misnamed = Peer { id: RelayId([1; 32]), ..net.nodes[1].peer.unwrap() };
     let other = net.nodes[2].links.dial(now, &misnamed).unwrap();
     net.drain(2);
     net.run(S);
     assert!(!net.nodes[0].links.is_up(link) && !net.nodes[2].links.is_up(other));
-    assert!(
-        net.nodes[1]
-            .drops
-            .iter()
-            .all(|reason| *reason == DropReason::Handshake)
-    );
+    assert!(net.nodes[1].drops.iter().all(|reason| *reason == DropReason::Handshake));
 }
 
 // link.replay.1
@@ -600,10 +490,7 @@ fn reserved_types_and_circuit_zero_are_dropped() {
         let word = CircuitWord::from_bits(bits);
         assert_eq!(rogue.send(&mut net, 1, word, &[]), Err(DropReason::Malformed));
     }
-    assert!(
-        net.nodes[1].links.snapshot().is_empty(),
-        "no word of this version was said"
-    );
+    assert!(net.nodes[1].links.snapshot().is_empty(), "no word of this version was said");
     rogue.send(&mut net, 1, CircuitWord::CONTROL, &[]).unwrap();
     for bits in [5 << 29 | 7, 7 << 29 | 7, 0, 1 << 29, 3 << 29 | 1 << 27] {
         let word = CircuitWord::from_bits(bits);
@@ -617,10 +504,7 @@ fn reserved_types_and_circuit_zero_are_dropped() {
 fn a_relay_is_dialled_where_its_descriptor_says() {
     let mut net = Net::new(&[true, true]);
     let peer = net.nodes[1].peer.unwrap();
-    let before = Peer {
-        address: stranger(1),
-        ..peer
-    };
+    let before = Peer { address: stranger(1), ..peer };
     let now = net.now;
     let link = net.nodes[0].links.dial(now, &before).unwrap();
     let mut out = [0; PACKET];
@@ -628,10 +512,7 @@ fn a_relay_is_dialled_where_its_descriptor_says() {
     // A newer descriptor counts for the repeats; what comes from the old address is nobody's answer.
     assert_eq!(net.nodes[0].links.dial(now, &peer), Ok(link));
     let answer = ask(&mut net, 1, stranger(1), &out).unwrap().unwrap();
-    assert_eq!(
-        ask(&mut net, 0, stranger(1), &answer),
-        Err(DropReason::WrongAddress)
-    );
+    assert_eq!(ask(&mut net, 0, stranger(1), &answer), Err(DropReason::WrongAddress));
     net.run(S);
     assert!(net.nodes[0].links.is_up(link));
     assert!(net.sent.iter().all(|(_, to, _)| *to < 2));

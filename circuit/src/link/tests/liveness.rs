@@ -5,15 +5,7 @@ use crate::link::session::{LAST_AGE, RENEW_PACKETS, Side};
 
 /// The receiver index of the current session.
 fn index(net: &mut Net, node: usize, link: LinkId) -> u32 {
-    net.nodes[node]
-        .links
-        .at(link.slot)
-        .unwrap()
-        .current
-        .as_ref()
-        .unwrap()
-        .opener
-        .index()
+    net.nodes[node].links.at(link.slot).unwrap().current.as_ref().unwrap().opener.index()
 }
 
 fn hold_both(net: &mut Net, links: (LinkId, LinkId)) {
@@ -57,15 +49,9 @@ fn silence_is_asked_then_redialled_then_dead() {
         assert!(net.nodes[1].links.is_up(b));
         net.run(20 * S);
         assert_eq!(net.nodes[1].events.last(), Some(&LinkEvent::Lost { link: b }));
-        assert!(
-            net.sent(1, 0).iter().all(|bytes| bytes[..4] != [0; 4]),
-            "the responder does not dial"
-        );
+        assert!(net.sent(1, 0).iter().all(|bytes| bytes[..4] != [0; 4]), "the responder does not dial");
         for node in &net.nodes {
-            assert_eq!(
-                (node.links.shared.indices.len(), node.links.shared.timers.len()),
-                (0, 0)
-            );
+            assert_eq!((node.links.shared.indices.len(), node.links.shared.timers.len()), (0, 0));
             assert_eq!(node.links.shared.memory.bytes(), 0);
         }
     }
@@ -126,10 +112,7 @@ fn a_link_without_circuits_is_closed_after_two_minutes_without_cells() {
     assert_eq!((net.nodes[0].losses(), net.nodes[1].losses()), (1, 1));
     for node in &mut net.nodes {
         assert!(node.links.snapshot().is_empty() && node.links.by_relay.is_empty());
-        assert_eq!(
-            (node.links.shared.indices.len(), node.links.poll_timeout()),
-            (0, None)
-        );
+        assert_eq!((node.links.shared.indices.len(), node.links.poll_timeout()), (0, None));
     }
 }
 
@@ -174,9 +157,7 @@ fn a_restarted_initiator_ends_its_old_links_by_its_first_hello() {
     net.run(S);
     assert_eq!(net.nodes[1].losses(), 2);
     assert!(!net.nodes[1].links.is_up(back) && !net.nodes[1].links.is_up(b));
-    let LinkEvent::Up { link } = *net.nodes[1].events.last().unwrap() else {
-        panic!()
-    };
+    let LinkEvent::Up { link } = *net.nodes[1].events.last().unwrap() else { panic!() };
     assert!(link != b && net.nodes[1].links.is_up(link));
 }
 
@@ -209,10 +190,7 @@ fn a_new_handshake_of_the_same_relay_keeps_link_and_circuits() {
     net.run(5 * S);
     assert_eq!(net.nodes[0].losses() + net.nodes[1].losses(), 0);
     assert_eq!(net.nodes[0].links.snapshot()[0].circuits, 1);
-    assert_eq!(
-        stream(&mut net, 0, 1, a, 50, MS) + stream(&mut net, 1, 0, b, 50, MS),
-        100
-    );
+    assert_eq!(stream(&mut net, 0, 1, a, 50, MS) + stream(&mut net, 1, 0, b, 50, MS), 100);
     assert!(net.nodes.iter().all(|node| node.links.shared.indices.len() == 1));
 }
 
@@ -267,10 +245,7 @@ fn keys_are_renewed_under_traffic_and_loss() {
         net.run(5 * S);
         // Only the new session is left, and the old index is nobody's.
         assert!(net.nodes.iter().all(|node| node.links.shared.indices.len() == 1));
-        assert_eq!(
-            net.nodes[1].links.shared.indices.find(u32::from_be_bytes(first)),
-            None
-        );
+        assert_eq!(net.nodes[1].links.shared.indices.find(u32::from_be_bytes(first)), None);
     }
 }
 
@@ -282,19 +257,9 @@ fn old_keys_open_for_three_seconds() {
     hold_both(&mut net, (a, b));
     net.run(119 * S);
     let now = net.now;
-    let old: Vec<_> = (0..2)
-        .map(|n| net.nodes[0].seal(now, a, PacketType::Cell, n).unwrap().1)
-        .collect();
+    let old: Vec<_> = (0..2).map(|n| net.nodes[0].seal(now, a, PacketType::Cell, n).unwrap().1).collect();
     // They are not to be repaired.
-    net.nodes[0]
-        .links
-        .at(a.slot)
-        .unwrap()
-        .current
-        .as_mut()
-        .unwrap()
-        .ring
-        .clear();
+    net.nodes[0].links.at(a.slot).unwrap().current.as_mut().unwrap().ring.clear();
     let before = index(&mut net, 1, b);
     while index(&mut net, 1, b) == before {
         net.run(MS);
@@ -315,25 +280,12 @@ fn keys_that_cannot_be_renewed_seal_for_four_minutes() {
     let (a, b) = net.connect(0, 1);
     hold_both(&mut net, (a, b));
     // Nobody is the initiator, so nobody asks for new keys.
-    net.nodes[0]
-        .links
-        .at(a.slot)
-        .unwrap()
-        .current
-        .as_mut()
-        .unwrap()
-        .side = Side::Responder;
+    net.nodes[0].links.at(a.slot).unwrap().current.as_mut().unwrap().side = Side::Responder;
     net.run(239 * S);
     assert!(net.nodes[0].links.is_up(a) && net.nodes[1].links.is_up(b));
     net.send(0, a, 1).unwrap();
-    let late = Now {
-        instant: begin.instant + LAST_AGE + S,
-        ..net.now
-    };
-    assert_eq!(
-        net.nodes[0].seal(late, a, PacketType::Cell, 1).map(drop),
-        Err(DropReason::LinkDown)
-    );
+    let late = Now { instant: begin.instant + LAST_AGE + S, ..net.now };
+    assert_eq!(net.nodes[0].seal(late, a, PacketType::Cell, 1).map(drop), Err(DropReason::LinkDown));
     net.run(2 * S);
     assert_eq!((net.nodes[0].losses(), net.nodes[1].losses()), (1, 1));
 }
@@ -362,10 +314,7 @@ fn the_round_trip_and_the_clock_are_measured() {
     let mut net = Net::new(&[false, true]);
     net.weather.delay = 40 * MS;
     let (a, b) = net.connect(0, 1);
-    assert_eq!(
-        (net.nodes[0].links.rtt(a), net.nodes[1].links.rtt(b)),
-        (Some(80 * MS), Some(80 * MS))
-    );
+    assert_eq!((net.nodes[0].links.rtt(a), net.nodes[1].links.rtt(b)), (Some(80 * MS), Some(80 * MS)));
     assert_eq!(net.nodes[0].links.peer_clock_ms(a), Some(0));
     net.weather.delay = 20 * MS;
     stream(&mut net, 0, 1, a, 3000, 20 * MS);
@@ -374,18 +323,12 @@ fn the_round_trip_and_the_clock_are_measured() {
     // A clock that is an hour fast.
     let mut fast = Net::new(&[false, true]);
     let peer = fast.nodes[1].peer.unwrap();
-    let wrong = Now {
-        unix_ms: fast.now.unix_ms + 3_600_000,
-        ..fast.now
-    };
+    let wrong = Now { unix_ms: fast.now.unix_ms + 3_600_000, ..fast.now };
     let link = fast.nodes[0].links.dial(wrong, &peer).unwrap();
     fast.drain(0);
     fast.run(10 * MS);
     let mut answer = fast.sent(1, 0).remove(0);
-    let later = Now {
-        instant: wrong.instant + 20 * MS,
-        unix_ms: wrong.unix_ms + 20,
-    };
+    let later = Now { instant: wrong.instant + 20 * MS, unix_ms: wrong.unix_ms + 20 };
     fast.nodes[0].receive(later, peer.address, &mut answer).unwrap();
     assert_eq!(fast.nodes[0].links.peer_clock_ms(link), Some(-3_600_000));
 }

@@ -30,11 +30,7 @@ fn under_load_a_stranger_gets_a_cookie_and_comes_back_with_it() {
         assert!(net.nodes[0].links.is_up(link));
         assert_eq!(net.nodes[1].links.answers.len(), unfinished);
         let kinds = |from, to| -> Vec<u8> {
-            net.sent(from, to)
-                .iter()
-                .filter(|b| b[..4] == [0; 4])
-                .map(|b| kind(b))
-                .collect()
+            net.sent(from, to).iter().filter(|b| b[..4] == [0; 4]).map(|b| kind(b)).collect()
         };
         assert_eq!(kinds(0, 1), if relay { [2, 2] } else { [1, 1] });
         assert_eq!(kinds(1, 0), [4, 3]);
@@ -54,30 +50,19 @@ fn a_cookie_is_bound_to_address_message_and_time() {
     let from = stranger(77);
     let (initiator, packet) = first(&mut net, 1, None, None);
     let message = ask(&mut net, 1, from, &packet).unwrap().unwrap();
-    let Ok(Message::Cookie(read)) = Message::parse(&message) else {
-        panic!()
-    };
+    let Ok(Message::Cookie(read)) = Message::parse(&message) else { panic!() };
     let link_key = responder_of(&net, 1).link_key;
     let (latest, _) = first(&mut net, 1, None, None);
-    assert!(
-        read.open(&link_key, latest.mac1()).is_err(),
-        "it answers another message"
-    );
+    assert!(read.open(&link_key, latest.mac1()).is_err(), "it answers another message");
     let cookie = read.open(&link_key, initiator.mac1()).unwrap();
     let (_, packet) = first(&mut net, 1, None, Some(cookie.clone()));
     for other in [SocketAddr::new(from.ip(), 1000), stranger(78)] {
-        assert_eq!(
-            ask(&mut net, 1, other, &packet).unwrap_err(),
-            DropReason::Handshake
-        );
+        assert_eq!(ask(&mut net, 1, other, &packet).unwrap_err(), DropReason::Handshake);
     }
     assert_eq!(kind(&ask(&mut net, 1, from, &packet).unwrap().unwrap()), 3);
     net.run(241 * S);
     let (_, packet) = first(&mut net, 1, None, Some(cookie));
-    assert_eq!(
-        ask(&mut net, 1, from, &packet).unwrap_err(),
-        DropReason::Handshake
-    );
+    assert_eq!(ask(&mut net, 1, from, &packet).unwrap_err(), DropReason::Handshake);
 }
 
 // link.dos.4
@@ -133,22 +118,14 @@ fn cookies_are_limited_per_prefix() {
     let count = |net: &mut Net, from| (0..100).filter(|_| ask(net, 1, from, &packet).is_ok()).count();
     assert_eq!(count(&mut net, stranger(88)), 20);
     assert_eq!(count(&mut net, stranger(89)), 20);
-    assert_eq!(
-        net.nodes[1].links.answers.len(),
-        150,
-        "three of each of 50 strangers"
-    );
+    assert_eq!(net.nodes[1].links.answers.len(), 150, "three of each of 50 strangers");
 }
 
 // link.dos.3
 #[test]
 fn first_messages_are_limited_per_prefix() {
     let mut net = Net::new(&[false, true]);
-    net.nodes[1]
-        .links
-        .config
-        .limits
-        .first_messages_per_second_under_load = u32::MAX;
+    net.nodes[1].links.config.limits.first_messages_per_second_under_load = u32::MAX;
     let count = |net: &mut Net, host: u8| {
         let from = SocketAddr::from(([198, 51, 100, host], 999));
         let (_, packet) = first(net, 1, None, None);
@@ -167,11 +144,7 @@ fn garbage_changes_nothing() {
     let mut net = Net::new(&[false, true]);
     let (a, b) = net.connect(0, 1);
     let before: Vec<String> = net.nodes.iter().map(Node::state).collect();
-    let indices: Vec<[u8; 4]> = net
-        .sent
-        .iter()
-        .map(|(_, _, bytes)| *bytes.first_chunk().unwrap())
-        .collect();
+    let indices: Vec<[u8; 4]> = net.sent.iter().map(|(_, _, bytes)| *bytes.first_chunk().unwrap()).collect();
     let (now, mut rng) = (net.now, Random::from_seed([42; 32]));
     let sources = [net.nodes[0].address, net.nodes[1].address, stranger(1)];
     for n in 0..10_000 {
@@ -192,10 +165,7 @@ fn garbage_changes_nothing() {
         }
     }
     assert_eq!(net.nodes.iter().map(Node::state).collect::<Vec<_>>(), before);
-    assert_eq!(
-        stream(&mut net, 0, 1, a, 10, MS) + stream(&mut net, 1, 0, b, 10, MS),
-        20
-    );
+    assert_eq!(stream(&mut net, 0, 1, a, 10, MS) + stream(&mut net, 1, 0, b, 10, MS), 20);
 }
 
 // link.live.3
@@ -205,9 +175,7 @@ fn destroys_are_limited() {
     let (_, b) = net.connect(0, 1);
     let count = |net: &mut Net| {
         let now = net.now;
-        (0..100)
-            .filter(|_| net.nodes[1].links.may_answer_unknown(now, b))
-            .count()
+        (0..100).filter(|_| net.nodes[1].links.may_answer_unknown(now, b)).count()
     };
     assert_eq!(count(&mut net), 16);
     net.run(2 * S);
@@ -219,9 +187,7 @@ fn destroys_are_limited() {
 fn any_control_packet_is_survived() {
     let mut net = Net::new(&[false, true]);
     let mut rogue = Rogue::new(&mut net, 1, stranger(1), None);
-    rogue
-        .send(&mut net, 1, CircuitWord::CONTROL, &[Frame::Ping(1)])
-        .unwrap();
+    rogue.send(&mut net, 1, CircuitWord::CONTROL, &[Frame::Ping(1)]).unwrap();
     let mut rng = Random::from_seed([43; 32]);
     for n in 0..20_000u32 {
         if n % 16 == 0 {

@@ -18,11 +18,7 @@ fn transmissions(net: &Net, from: usize, to: usize) -> HashMap<Bytes, usize> {
 // link.seal.1: no two different packets under one index and counter.
 fn assert_no_counter_twice(net: &Net) {
     for (from, to) in [(0, 1), (1, 0)] {
-        let distinct: HashSet<Bytes> = net
-            .sent(from, to)
-            .into_iter()
-            .filter(|b| b[..4] != [0; 4])
-            .collect();
+        let distinct: HashSet<Bytes> = net.sent(from, to).into_iter().filter(|b| b[..4] != [0; 4]).collect();
         let counters: HashSet<[u8; 12]> = distinct.iter().map(|b| *b.first_chunk().unwrap()).collect();
         assert_eq!(distinct.len(), counters.len());
     }
@@ -53,22 +49,12 @@ fn two_per_cent_of_loss_become_less_than_a_thousandth() {
 #[test]
 fn a_link_survives_bad_weather() {
     // In 1000: loss, and what is left of it; jitter in ms, which repair takes for loss; duplicates.
-    for (loss, left, jitter, twice) in [
-        (0, 0, 0, 0),
-        (50, 1, 0, 0),
-        (100, 10, 1, 20),
-        (200, 60, 1, 100),
-        (20, 4, 30, 0),
-        (0, 0, 30, 300),
-    ] {
+    for (loss, left, jitter, twice) in
+        [(0, 0, 0, 0), (50, 1, 0, 0), (100, 10, 1, 20), (200, 60, 1, 100), (20, 4, 30, 0), (0, 0, 30, 300)]
+    {
         let mut net = Net::new(&[true, true]);
         let (a, b) = net.connect(0, 1);
-        net.weather = Weather {
-            delay: 15 * MS,
-            jitter: jitter * MS,
-            loss,
-            twice,
-        };
+        net.weather = Weather { delay: 15 * MS, jitter: jitter * MS, loss, twice };
         let came = stream(&mut net, 0, 1, a, 2000, MS) + stream(&mut net, 1, 0, b, 2000, MS);
         let lost = 1000 * (4000 - came) / 4000;
         assert!(lost <= left, "{loss} {jitter}: {lost} in 1000");
@@ -108,11 +94,7 @@ fn tail_repairs_the_last_packet_of_a_burst() {
         net.run(MS);
     }
     // TAIL after RTT/4 = 5 ms, one way, reordering, report, one way.
-    assert!(
-        net.now.instant - begin <= 40 * MS,
-        "{:?}",
-        net.now.instant - begin
-    );
+    assert!(net.now.instant - begin <= 40 * MS, "{:?}", net.now.instant - begin);
     net.run(S / 2);
     // 10 cells, two TAILs, two repairs, and TAIL is not followed by TAIL.
     assert_eq!(net.sent(0, 1).len(), 14);
@@ -136,12 +118,8 @@ fn repairs_stay_within_the_budget() {
     let mut net = Net::new(&[false, true]);
     let (_, b) = net.connect(0, 1);
     let mut rogue = Rogue::new(&mut net, 1, stranger(1), None);
-    rogue
-        .send(&mut net, 1, CircuitWord::CONTROL, &[Frame::Ping(1)])
-        .unwrap();
-    let LinkEvent::Up { link } = net.nodes[1].links.poll_event().unwrap() else {
-        panic!()
-    };
+    rogue.send(&mut net, 1, CircuitWord::CONTROL, &[Frame::Ping(1)]).unwrap();
+    let LinkEvent::Up { link } = net.nodes[1].links.poll_event().unwrap() else { panic!() };
     assert_ne!(link, b);
     let seal = |net: &mut Net, count| {
         for n in 0..count {
@@ -156,14 +134,7 @@ fn repairs_stay_within_the_budget() {
         let frames = [Frame::Nack(Ranges(&everything))];
         rogue.send(net, 1, CircuitWord::CONTROL, &frames).unwrap();
     };
-    let repaired = |net: &Net| {
-        net.nodes[1]
-            .links
-            .snapshot()
-            .iter()
-            .map(|info| info.repaired)
-            .sum::<u64>()
-    };
+    let repaired = |net: &Net| net.nodes[1].links.snapshot().iter().map(|info| info.repaired).sum::<u64>();
     for _ in 0..10 {
         nack(&mut net, &mut rogue);
         net.run(5 * MS);

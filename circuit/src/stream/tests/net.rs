@@ -90,11 +90,7 @@ impl Pipe {
         for _ in 0..=u8::from(self.rng.chance(self.spec.duplicate)) {
             let mut at = leaves + self.spec.delay;
             if self.rng.chance(self.spec.late.0) {
-                at += self
-                    .spec
-                    .late
-                    .1
-                    .mul_f64((self.rng.below(1000) + 1) as f64 / 1000.0);
+                at += self.spec.late.1.mul_f64((self.rng.below(1000) + 1) as f64 / 1000.0);
             }
             self.count += 1;
             self.flying.push(Reverse((at, self.count, flow, packet.to_vec())));
@@ -138,10 +134,7 @@ pub(super) struct Net {
     pub(super) packets: u64,
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an arbitrary origin; time is virtual from here on"
-)]
+#[expect(clippy::disallowed_methods, reason = "an arbitrary origin; time is virtual from here on")]
 pub(super) fn origin() -> Instant {
     Instant::now()
 }
@@ -266,9 +259,7 @@ impl Net {
                 // The process sleeps until `runs`; then it takes all that came, and may be stalled again.
                 if host.runs > self.now {
                     let at = host.runs;
-                    self.pipes[direction]
-                        .flying
-                        .push(Reverse((at, count, flow, packet)));
+                    self.pipes[direction].flying.push(Reverse((at, count, flow, packet)));
                     continue;
                 }
                 if rng.chance(0.002) {
