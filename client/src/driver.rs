@@ -228,7 +228,7 @@ fn answer(
                 Command::Build { count, concurrency, to } => {
                     let shared = Rc::clone(&shared);
                     tokio::task::spawn_local(async move {
-                        drop(to.send(build(&shared, count, concurrency).await))
+                        drop(to.send(build(&shared, count, concurrency).await));
                     });
                 }
             }

@@ -574,7 +574,9 @@ impl Node for ClientNode {
     fn flow_finish(&mut self, now: Now, flow: FlowId) {
         match self.wishes.get_mut(&flow) {
             // Until then the request may have to be made again.
-            Some(wish) if wish.stage != Stage::Open => wish.finished = true,
+            Some(wish) if wish.stage != Stage::Open => {
+                wish.finished = true;
+            }
             _ => self.flows.finish(flow),
         }
         self.forget_if_over(now, flow);

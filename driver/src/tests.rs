@@ -4,6 +4,7 @@ mod flows;
 mod packets;
 mod toy;
 
+use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -41,6 +42,16 @@ struct Nothing;
 
 impl Outside for Nothing {
     fn event(&mut self, _: Event) {}
+}
+
+/// An outside that remembers every event.
+#[derive(Clone, Default)]
+struct Memory(Rc<RefCell<Vec<Event>>>);
+
+impl Outside for Memory {
+    fn event(&mut self, event: Event) {
+        self.0.borrow_mut().push(event);
+    }
 }
 
 /// A toy in its own event loop, which lasts as long as the test.

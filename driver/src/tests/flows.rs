@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::toy::{PIPE, Toy};
-use super::{Running, on_one_thread, until};
+use super::{Memory, Running, any_port, on_one_thread, until};
 use crate::flow::pump_lingering;
 use crate::{Ended, pump};
 
@@ -208,6 +208,24 @@ fn a_closed_flow_does_not_wait_for_a_reader_that_never_reads() {
             toy.shared.with_node(|toy, _| toy.events.push_back(Event::Closed(FlowId(1))));
         });
         assert_eq!(ended, Ended::ByReset);
+    });
+}
+
+#[test]
+fn a_flow_that_closes_without_an_end_resets_its_connection_and_is_forgotten() {
+    on_one_thread(async {
+        let memory = Memory::default();
+        let toy = Running::start_with(Toy::default(), any_port(), memory.clone(), std::future::pending());
+        let mut pair = Pair::new(&toy, 0, b"").await;
+        pair.left.write_all(b"x").await.unwrap();
+        assert_eq!(pair.right.read_u8().await.unwrap(), b'x');
+        toy.shared.with_node(|toy, _| toy.events.push_back(Event::Closed(FlowId(1))));
+        assert!(is_reset(&pair.right.read(&mut [0]).await));
+        assert!(is_reset(&pair.left.read(&mut [0]).await));
+        assert_eq!(pair.ended().await, [Ended::ByReset; 2]);
+        let late = Event::Readable(FlowId(1));
+        toy.shared.with_node(|toy, _| toy.events.push_back(late.clone()));
+        until(|| memory.0.borrow().contains(&late)).await;
     });
 }
 

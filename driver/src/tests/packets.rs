@@ -1,4 +1,4 @@
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::pending;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use quinn_udp::{Transmit, UdpSocketState};
 use tokio::sync::Notify;
 
 use super::toy::{BAD, ECHO, LATER, STORE_AND_ECHO, STORE_AND_FORWARD, Toy, packet};
-use super::{Nothing, Running, any_port, on_one_thread, until};
+use super::{Memory, Nothing, Running, any_port, on_one_thread, until};
 use crate::{Outside, UdpSocket};
 
 /// Packets of one sender for `routes` receivers, in the order of `pick`; each receiver gets its own, in order.
@@ -241,26 +241,16 @@ fn the_loop_stops_when_told_and_sends_what_is_left() {
     });
 }
 
-/// Remembers every event.
-struct Memory(Rc<RefCell<Vec<Event>>>);
-
-impl Outside for Memory {
-    fn event(&mut self, event: Event) {
-        self.0.borrow_mut().push(event);
-    }
-}
-
 #[test]
 fn events_of_flows_that_nobody_pumps_go_outside() {
     on_one_thread(async {
-        let memory = Rc::new(RefCell::new(Vec::new()));
-        let told = Memory(Rc::clone(&memory));
-        let one = Running::start_with(Toy::default(), any_port(), told, pending());
+        let memory = Memory::default();
+        let one = Running::start_with(Toy::default(), any_port(), memory.clone(), pending());
         let flow = FlowId(6);
         let events = [Event::Readable(flow), Event::Writable(flow), Event::Closed(flow)];
         one.shared.with_node(|toy, _| toy.events.extend(events.clone()));
-        until(|| memory.borrow().len() == events.len()).await;
-        assert_eq!(*memory.borrow(), events);
+        until(|| memory.0.borrow().len() == events.len()).await;
+        assert_eq!(*memory.0.borrow(), events);
     });
 }
 
