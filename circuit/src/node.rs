@@ -1,6 +1,6 @@
 //! How a pure node is driven: the same methods for relay and client, with sockets or in the simulator.
 //!
-//! After every call that changes a node, drain it: [`Node::poll_event`] until it returns nothing (what an event asks
+//! After every batch of calls that change a node, drain it: [`Node::poll_event`] until it returns nothing (what an event asks
 //! to be stored is stored at once), then [`Node::poll_transmit`] until it returns nothing, then [`Node::poll_timeout`].
 //! Time never goes back.
 
@@ -61,7 +61,8 @@ pub enum Event {
     Readable(FlowId),
     /// [`Node::flow_write`] accepts bytes again.
     Writable(FlowId),
-    /// The flow is gone, in both directions; no call for it is useful any more.
+    /// The flow is gone, in both directions; calls for it are harmless, and answer [`FlowRead::Reset`] and
+    /// [`FlowWrite::Reset`].
     Closed(FlowId),
 }
 
