@@ -104,7 +104,7 @@ pub(crate) enum CircuitsAction {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
         count: u16,
         /// How many at a time.
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..), value_name = "M")]
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=512), value_name = "M")]
         concurrency: u16,
     },
 }

@@ -26,6 +26,8 @@ use crate::output::{Document, ErrorBody};
 const MAX_PATH: usize = 107;
 /// The most circuits of one `POST /circuits/build`, and the most at a time.
 const MAX_BUILD: usize = 65_535;
+/// Circuits that are built at a time: an entry takes no more from one client in one go.
+const MAX_CONCURRENCY: usize = 512;
 
 /// The daemon that answers.
 #[derive(Clone, Debug)]
@@ -200,8 +202,12 @@ async fn build(State(daemon): State<Daemon>, wanted: Result<Json<Build>, JsonRej
         Ok(Json(wanted)) => wanted,
         Err(rejection) => return error(StatusCode::BAD_REQUEST, Kind::Usage, &rejection.body_text()),
     };
-    if ![wanted.count, wanted.concurrency].iter().all(|n| (1..=MAX_BUILD).contains(n)) {
-        return error(StatusCode::BAD_REQUEST, Kind::Usage, "count and concurrency must be from 1 to 65535");
+    if !(1..=MAX_BUILD).contains(&wanted.count) || !(1..=MAX_CONCURRENCY).contains(&wanted.concurrency) {
+        return error(
+            StatusCode::BAD_REQUEST,
+            Kind::Usage,
+            "count must be from 1 to 65535, and concurrency from 1 to 512",
+        );
     }
     match daemon {
         Daemon::Client(handle) => answer(handle.build(wanted.count, wanted.concurrency).await),

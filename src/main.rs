@@ -1,5 +1,6 @@
 //! The one binary: relay, client, demonstration, and the commands that ask a running daemon.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -103,5 +104,9 @@ fn log(command: &Command) {
     let daemon = matches!(command, Command::Up(_) | Command::Relay(_));
     let default = if daemon { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("CHIVE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -31,6 +31,9 @@ pub(crate) async fn circuits(command: &CircuitsCommand, output: Format) -> anyho
     if let Some(CircuitsAction::Build { count, concurrency }) = command.action {
         let wanted = Build { count: count.into(), concurrency: concurrency.into() };
         let report: BuildReport = daemon.post("/circuits/build", &wanted, BUILD_PATIENCE).await?;
+        if report.built == 0 {
+            anyhow::bail!("{}", build_text(&report));
+        }
         return output.print(&report, || build_text(&report));
     }
     let circuits: Circuits = daemon.get("/circuits", PATIENCE).await?;

@@ -24,6 +24,7 @@ const MAX_LIFE: u64 = 24 * 3600;
 /// How far an epoch's key is accepted beyond its epoch.
 const EPOCH_SLACK: u64 = 300;
 const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_IDLE: Duration = Duration::from_secs(30);
 
 /// What a relay is and how much it takes on.
 #[derive(Clone, Copy, Debug)]
@@ -595,7 +596,7 @@ impl Relay {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let end = self.ends.keys().next().copied();
-        let sweep = self.swept.filter(|_| !self.circuits.is_empty()).map(|at| at + SWEEP);
+        let sweep = self.swept.map(|at| at + self.sweep_interval());
         [deadline, end, sweep].into_iter().flatten().min()
     }
 
@@ -614,10 +615,15 @@ impl Relay {
                 self.send_end(link, word);
             }
         }
-        if self.swept.is_none_or(|at| at + SWEEP <= now.instant) {
+        if self.swept.is_none_or(|at| at + self.sweep_interval() <= now.instant) {
             self.sweep(now);
             self.swept = Some(now.instant);
         }
+    }
+
+    /// Without circuits there are only onion keys to be erased.
+    const fn sweep_interval(&self) -> Duration {
+        if self.circuits.is_empty() { SWEEP_IDLE } else { SWEEP }
     }
 
     fn sweep(&mut self, now: Now) {

@@ -435,6 +435,8 @@ impl ClientNode {
             }
             Some(PacketType::Destroy) => {
                 let key = self.origin.handle_destroy(now, link, word)?;
+                // Which relay ended it is not known.
+                self.avoid_beyond_entry(now, key);
                 self.lost(now, key, Failure::Destroyed);
                 Ok(())
             }

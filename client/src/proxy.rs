@@ -10,7 +10,7 @@ use std::time::Duration;
 use circuit::node::{FlowId, Node as _};
 use circuit::request::{ReplyCode, Target};
 use driver::Shared;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -112,16 +112,10 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Resolves when the application has closed its connection or broken it.
+/// Resolves when the application has broken its connection; ending its own direction is not leaving.
 async fn gone(tcp: &TcpStream) {
-    let mut byte = [0];
-    loop {
-        match tcp.peek(&mut byte).await {
-            Ok(0) | Err(_) => return,
-            // It has sent ahead: it is there.
-            Ok(_) => std::future::pending::<()>().await,
-        }
-    }
+    // An error of the wait itself is one of the connection.
+    let _ = tcp.ready(Interest::ERROR).await;
 }
 
 /// Speaks SOCKS5 until the application's wish is known; `None` if it was sent away.

@@ -9,11 +9,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use circuit::keys::NetworkId;
-use circuit::node::{Event, Now};
+use circuit::node::{Event, FlowId, Node as _, Now};
 use circuit::seen::SeenSetups;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 use crate::exit_io::Connector;
 use crate::node::{Config, RelayNode};
@@ -23,6 +24,8 @@ use crate::status;
 
 pub use crate::node::Keys;
 pub use crate::seen_log::create_log;
+
+const PRUNE_FIRST: usize = 64;
 
 /// Everything that a relay is started with.
 #[derive(Debug)]
@@ -160,8 +163,15 @@ impl Relay {
     /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
     pub async fn run(self) -> Result<(), RunError> {
         let Self { shared, socket, log, exit, handle: _, commands, mut stopped } = self;
-        let outside =
-            RelayOutside { connector: Connector::new(Rc::clone(&shared)), shared: Rc::clone(&shared), log };
+        let outside = RelayOutside {
+            connector: Connector::new(Rc::clone(&shared)),
+            connecting: BTreeMap::new(),
+            prune_at: PRUNE_FIRST,
+            shared: Rc::clone(&shared),
+            log,
+        };
+        // Starts the node's own clockwork.
+        shared.with_node(RelayNode::handle_timeout);
         let answers =
             tokio::task::spawn_local(answer(Rc::clone(&shared), socket.local_address(), exit, commands));
         let stop = async move {
@@ -191,6 +201,10 @@ fn random_seed() -> Result<[u8; 32], StartError> {
 struct RelayOutside {
     shared: Rc<Shared<RelayNode>>,
     connector: Connector,
+    /// The flows that were connected last, some of which still wait for their destination.
+    connecting: BTreeMap<FlowId, AbortHandle>,
+    /// With so many of them the finished ones are forgotten.
+    prune_at: usize,
     log: Option<SeenLog>,
 }
 
@@ -205,9 +219,20 @@ impl Outside for RelayOutside {
                 }
             }
             Event::Connect(flow, target) => {
-                tokio::task::spawn_local(self.connector.clone().serve(flow, target));
+                if self.connecting.len() >= self.prune_at {
+                    self.connecting.retain(|_, task| !task.is_finished());
+                    self.prune_at = 2 * self.connecting.len().max(PRUNE_FIRST);
+                }
+                let task = tokio::task::spawn_local(self.connector.clone().serve(flow, target));
+                self.connecting.insert(flow, task.abort_handle());
             }
-            // Flows without a pump are not connected yet, or are gone.
+            // A flow that is gone before it has a pump needs no connection any more.
+            Event::Closed(flow) => {
+                if let Some(task) = self.connecting.remove(&flow) {
+                    task.abort();
+                }
+            }
+            // Flows without a pump have nothing to read or write.
             _ => {}
         }
     }

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 /// How long an application waits for a circuit.
 const WAIT: Duration = Duration::from_secs(30);
+/// How long an exit may take to resolve a name and to connect.
+const ANSWER: Duration = Duration::from_secs(45);
+/// Test circuits that are begun in one go.
+const TESTS_AT_ONCE: usize = 64;
 /// Circuits that are tried for one stream.
 const TRIES: u32 = 5;
 
@@ -17,7 +21,7 @@ impl ClientNode {
         self.give_up_late(now);
         let missing = self.attach_waiting(now);
         match self.entry_up(now) {
-            Err(no_path) => self.refuse_waiting(&no_path),
+            Err(no_path) => self.refuse_waiting(&no_path, None),
             Ok(None) => {}
             Ok(Some(entry)) => {
                 self.build_missing(now, entry, &missing);
@@ -101,12 +105,11 @@ impl ClientNode {
         let room = MAX_BUILDING.saturating_sub(building);
         let ports = missing.values().copied().map(Some).chain(std::iter::repeat(None));
         for port in ports.take(wanted).skip(active).take(room) {
-            if let Err(no_path) = self.build(now, entry, Purpose::Spare, port) {
-                if port.is_some() {
-                    self.refuse_waiting(&no_path);
-                }
-                self.counts.last_error = Some(no_path.to_string());
-                return;
+            match self.build(now, entry, Purpose::Spare, port) {
+                Ok(()) => {}
+                // Others may want ports that are served.
+                Err(no_path @ NoPath::NoExit { .. }) if port.is_some() => self.refuse_waiting(&no_path, port),
+                Err(no_path) => return self.refuse_waiting(&no_path, None),
             }
         }
     }
@@ -114,7 +117,9 @@ impl ClientNode {
     fn build_tests(&mut self, now: Now, entry: Entry) {
         let numbers: Vec<_> = self.tests.keys().copied().collect();
         for number in numbers {
-            while let Some(run) = self.tests.get_mut(&number).filter(|run| run.may_begin()) {
+            // The first of them are to be sent before the last are made.
+            for _ in 0..TESTS_AT_ONCE {
+                let Some(run) = self.tests.get_mut(&number).filter(|run| run.may_begin()) else { break };
                 run.begun += 1;
                 if let Err(no_path) = self.build(now, entry, Purpose::Test(number), None) {
                     self.counts.last_error = Some(no_path.to_string());
@@ -124,11 +129,15 @@ impl ClientNode {
         }
     }
 
-    /// No circuit can ever take these wishes as things are.
-    fn refuse_waiting(&mut self, no_path: &NoPath) {
+    /// No circuit can take the waiting wishes for this port (for any, if none is named) as things are.
+    fn refuse_waiting(&mut self, no_path: &NoPath, port: Option<u16>) {
         self.counts.last_error = Some(no_path.to_string());
         for flow in std::mem::take(&mut self.waiting) {
-            self.answer(flow, ReplyCode::NetworkUnreachable);
+            if self.wishes.get(&flow).is_some_and(|wish| port.is_some_and(|port| port != wish.target.port)) {
+                self.waiting.push_back(flow);
+            } else {
+                self.answer(flow, ReplyCode::NetworkUnreachable);
+            }
         }
     }
 
@@ -232,6 +241,7 @@ impl ClientNode {
                 }
             }
         }
+        self.leave_mute_exits(now);
         for (flow, key) in again {
             self.flows.reset(flow);
             self.avoid_beyond_entry(now, key);
@@ -239,6 +249,21 @@ impl ClientNode {
                 wish.stage = Stage::Waiting;
                 self.waiting.push_back(flow);
             }
+        }
+    }
+
+    /// An exit that takes requests and does not answer them is left.
+    fn leave_mute_exits(&mut self, now: Now) {
+        let mute = |stage| matches!(stage, Stage::Asked { at, .. } if now.instant.saturating_duration_since(at) > ANSWER);
+        let unanswered: Vec<_> =
+            self.wishes.iter().filter(|(_, wish)| mute(wish.stage)).map(|(flow, _)| *flow).collect();
+        for flow in unanswered {
+            let exit = self.flows.circuit(flow).and_then(|key| self.pool.get(&key)?.path.last().copied());
+            if let Some(exit) = exit {
+                self.paths.avoid(now.instant, exit);
+            }
+            self.flows.reset(flow);
+            self.answer(flow, ReplyCode::TtlExpired);
         }
     }
 
