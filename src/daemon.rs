@@ -150,7 +150,7 @@ async fn ready(client: &client::driver::Handle) -> bool {
             return false;
         };
         let reason = status.last_error.as_deref().unwrap_or("no relay has answered");
-        tracing::warn!("no circuit stands yet, the client is {}: {reason}", status.state);
+        tracing::warn!("no circuit stands yet ({}): {reason}", status.state);
     }
 }
 
