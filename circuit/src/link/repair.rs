@@ -183,6 +183,8 @@ impl Gaps {
 /// The packets of a [`Chunk`].
 const CHUNK: usize = 16;
 const CHUNK_BYTES: usize = CHUNK * PACKET;
+/// Memory for old packets is given back after so long.
+const SURPLUS: Duration = Duration::from_secs(1);
 
 /// The memory that all rings of a node share.
 #[derive(Clone, Debug)]
@@ -273,11 +275,14 @@ impl Ring {
 
     /// Begins a chunk: the oldest one again, if it is of no use any more or there is no memory for another.
     fn turn(&mut self, now: Instant, number: u64, keep: Duration) {
-        let mut spare: Option<Chunk> = None;
-        while self.chunks.front().is_some_and(|c| now.saturating_duration_since(c.newest) > keep) {
-            if spare.is_some() {
-                self.memory.give(1);
-            }
+        let age = |chunk: &Chunk| now.saturating_duration_since(chunk.newest);
+        // What the next burst will want again is not given back.
+        while self.chunks.front().is_some_and(|chunk| age(chunk) > keep + SURPLUS) && self.chunks.len() > 1 {
+            self.chunks.pop_front();
+            self.memory.give(1);
+        }
+        let mut spare = None;
+        if self.chunks.front().is_some_and(|chunk| age(chunk) > keep) {
             spare = self.chunks.pop_front();
         }
         if spare.is_none() && (self.chunks.len() >= self.most || !self.memory.take()) {
@@ -477,7 +482,10 @@ mod tests {
         assert_eq!(memory.bytes(), 10 * CHUNK_BYTES);
         other.push(t() + 200 * MS, 1000, &packet(1000), keep);
         other.push(t() + 200 * MS, 1016, &packet(1016), keep);
-        assert_eq!(other.chunks.len(), 2);
+        assert_eq!(other.chunks.len(), 6, "what the next burst will want is kept");
+        other.push(t() + 1150 * MS, 1032, &packet(1032), keep);
+        assert_eq!(other.chunks.len(), 2, "what it did not want is given back");
+        assert_eq!(memory.bytes(), 6 * CHUNK_BYTES);
         other.clear();
         ring.clear();
         assert_eq!(memory.bytes(), 0);

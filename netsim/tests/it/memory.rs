@@ -1,4 +1,4 @@
-//! What an idle circuit costs a relay.
+//! What circuits and cells cost a relay in memory.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -9,16 +9,26 @@ use circuit::error::DropReason;
 use circuit::node::{Event, FlowId, FlowRead, FlowWrite, Node, Now, Verdict};
 use circuit::packet::{PACKET, Packet, Sealed};
 use circuit::seen::SeenSetups;
+use netsim::app::{Outcome, Wish};
+use netsim::content::{Ending, Exchange};
 use netsim::host::Program;
 use netsim::seeds;
 use netsim::world::Plan;
 
 const CIRCUITS: usize = 2000;
 
-/// A node on scales: counts what it allocates less what it frees.
+/// A node on scales: counts what it allocates less what it frees, and its allocations on the straight pipe.
 struct Weighed<N> {
     node: N,
     bytes: Rc<Cell<i64>>,
+    pipe: Rc<Cell<Pipe>>,
+}
+
+/// Packets that were passed on in place, and the allocations that this took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pipe {
+    packets: u64,
+    allocations: u64,
 }
 
 impl<N> Weighed<N> {
@@ -37,7 +47,16 @@ impl<N: Node> Node for Weighed<N> {
         from: SocketAddr,
         packet: Packet<'_, Sealed>,
     ) -> Result<Verdict, DropReason> {
-        self.weigh(|node| node.handle_datagram(now, from, packet))
+        let mut verdict = None;
+        let used =
+            allocation_counter::measure(|| verdict = Some(self.node.handle_datagram(now, from, packet)));
+        self.bytes.set(self.bytes.get() + used.bytes_current);
+        let verdict = verdict.expect("it was called");
+        if let Ok(Verdict::Forward(_)) = verdict {
+            let Pipe { packets, allocations } = self.pipe.get();
+            self.pipe.set(Pipe { packets: packets + 1, allocations: allocations + used.count_total });
+        }
+        verdict
     }
 
     fn handle_timeout(&mut self, now: Now) {
@@ -84,7 +103,8 @@ fn an_idle_circuit_costs_a_relay_at_most_four_kilobytes() {
                 let Program::Relay(program) = world.sim.host(*id).program.clone() else { panic!("a relay") };
                 let bytes = Rc::new(Cell::new(0));
                 let node = program.start(SeenSetups::restored([]), world.sim.draw());
-                world.sim.replace(*id, Box::new(Weighed { node, bytes: Rc::clone(&bytes) }));
+                let pipe = Rc::default();
+                world.sim.replace(*id, Box::new(Weighed { node, bytes: Rc::clone(&bytes), pipe }));
                 bytes
             })
             .collect();
@@ -119,5 +139,32 @@ fn an_idle_circuit_costs_a_relay_at_most_four_kilobytes() {
             println!("seed {seed}: an idle circuit costs the {place} {each} bytes");
             assert!(each > 0 && each <= 4096);
         }
+    });
+}
+
+#[test]
+fn a_cell_on_its_way_through_allocates_nothing() {
+    seeds::each(1, |seed| {
+        let mut world = Plan::new(seed, 3).build();
+        let entry = world.relays[0];
+        let Program::Relay(program) = world.sim.host(entry).program.clone() else { panic!("a relay") };
+        let pipe: Rc<Cell<Pipe>> = Rc::default();
+        let node = program.start(SeenSetups::restored([]), world.sim.draw());
+        let weighed = Weighed { node, bytes: Rc::default(), pipe: Rc::clone(&pipe) };
+        world.sim.replace(entry, Box::new(weighed));
+        let mut pass = |megabytes: u64| {
+            let bytes = megabytes << 20;
+            let exchange = Exchange { upload: bytes, download: bytes, seed, ending: Ending::Finish };
+            let app = world.ask(Wish::new("site", exchange));
+            let (outcome, _) = world.finish(app, Duration::from_mins(5)).expect("it ends");
+            assert_eq!(outcome, Outcome::Finished);
+            pipe.replace(Pipe::default())
+        };
+        // The rings of the links grow to their full size first.
+        pass(8);
+        let measured = pass(14);
+        println!("seed {seed}: {measured:?}");
+        assert!(measured.packets > 20_000, "10,000 each way");
+        assert_eq!(measured.allocations, 0);
     });
 }
