@@ -185,12 +185,7 @@ impl Origin {
         self.circuits.forget(now);
     }
 
-    /// Whether the circuit stands.
-    pub fn is_open(&self, key: CircuitKey) -> bool {
-        matches!(self.circuits.get(key), Some(State::Open(_)))
-    }
-
-    /// The number of hops of a circuit that stands.
+    /// The number of hops of a circuit, standing or not.
     pub fn hops(&self, key: CircuitKey) -> Option<usize> {
         match self.circuits.get(key)? {
             State::Open(layers) => Some(layers.hops()),
@@ -201,11 +196,6 @@ impl Origin {
     /// The link of a circuit.
     pub fn link(&self, key: CircuitKey) -> Option<LinkId> {
         self.circuits.name(key, Side::Next).map(|(link, _)| link)
-    }
-
-    /// The number of circuits, standing or not.
-    pub const fn len(&self) -> usize {
-        self.circuits.len()
     }
 
     /// Whether there is no circuit.
