@@ -4,10 +4,10 @@ use core::fmt;
 
 use rand_core::Rng as _;
 use subtle::ConstantTimeEq as _;
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::Misbehaved;
+use crate::x25519;
 
 /// The seeded random source that every node is given; never the operating system's.
 pub type Random = rand_chacha::ChaCha12Rng;
@@ -83,9 +83,12 @@ public_bytes!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootId(pub u64);
 
-/// An X25519 secret key: a relay's link key, an onion key, or an ephemeral one.
+/// An X25519 secret key, with its public key: a relay's link key, an onion key, or an ephemeral one.
 #[derive(Clone)]
-pub struct DhSecret(StaticSecret);
+pub struct DhSecret {
+    secret: Secret<32>,
+    public: DhPublic,
+}
 
 impl DhSecret {
     /// Draws a fresh secret.
@@ -99,27 +102,24 @@ impl DhSecret {
 
     /// Takes the 32 bytes of a stored secret.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(StaticSecret::from(bytes))
+        let secret = Secret(bytes);
+        let public = DhPublic(x25519::public(&secret));
+        Self { secret, public }
     }
 
     /// The bytes, for storage.
     pub fn expose(&self) -> Secret<32> {
-        Secret(self.0.to_bytes())
+        self.secret.clone()
     }
 
     /// The public key.
-    pub fn public(&self) -> DhPublic {
-        DhPublic(PublicKey::from(&self.0).to_bytes())
+    pub const fn public(&self) -> DhPublic {
+        self.public
     }
 
     /// X25519 (RFC 7748); an all-zero result is refused.
     pub fn agree(&self, peer: &DhPublic) -> Result<Secret<32>, Misbehaved> {
-        let shared = self.0.diffie_hellman(&PublicKey::from(peer.0));
-        if shared.was_contributory() {
-            Ok(Secret(shared.to_bytes()))
-        } else {
-            Err(Misbehaved("a public key of small order"))
-        }
+        x25519::agree(&self.secret, &peer.0).ok_or(Misbehaved("a public key of small order"))
     }
 }
 

@@ -24,3 +24,4 @@ pub mod setup;
 pub mod stream;
 pub mod table;
 pub mod window;
+mod x25519;
