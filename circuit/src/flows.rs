@@ -57,6 +57,13 @@ struct Flow {
     write_over: bool,
 }
 
+/// A short message that the circuit had no room for, and whether our direction ends after it.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    finish: bool,
+}
+
 /// All streams of a node.
 #[derive(Debug)]
 pub struct Flows {
@@ -65,6 +72,8 @@ pub struct Flows {
     rng: Random,
     carriers: BTreeMap<CircuitKey, Carrier>,
     open: HashMap<FlowId, Flow>,
+    /// Messages that wait for room.
+    held: HashMap<FlowId, Held>,
     next_flow: u64,
     ready: VecDeque<CircuitKey>,
     timers: BTreeSet<(Instant, CircuitKey)>,
@@ -80,6 +89,7 @@ impl Flows {
             rng,
             carriers: BTreeMap::new(),
             open: HashMap::new(),
+            held: HashMap::new(),
             next_flow: 1,
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -111,6 +121,7 @@ impl Flows {
         }
         for flow in carrier.flows.into_values() {
             self.open.remove(&flow);
+            self.held.remove(&flow);
             self.events.push_back(FlowEvent::Closed(flow));
         }
     }
@@ -268,7 +279,39 @@ impl Flows {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<FlowEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if let Some(FlowEvent::Writable(flow)) = event {
+            self.send_held(flow);
+        }
+        event
+    }
+
+    /// Sends a short message before all that is written later: a request or its answer, for which a circuit that is in use
+    /// may have no room now.
+    pub fn send(&mut self, flow: FlowId, message: &[u8]) -> FlowWrite {
+        let FlowWrite::Accepted(taken) = self.write(flow, message) else { return FlowWrite::Reset };
+        if let Some(bytes) = message.get(taken..).filter(|rest| !rest.is_empty()).map(<[u8]>::to_vec) {
+            self.held.insert(flow, Held { bytes, finish: false });
+        }
+        FlowWrite::Accepted(message.len())
+    }
+
+    /// Whether nothing is held for the flow (any more).
+    fn send_held(&mut self, flow: FlowId) -> bool {
+        let Some(held) = self.held.remove(&flow) else { return true };
+        match self.write(flow, &held.bytes) {
+            FlowWrite::Accepted(taken) if taken < held.bytes.len() => {
+                let bytes = held.bytes.get(taken..).unwrap_or_default().to_vec();
+                self.held.insert(flow, Held { bytes, ..held });
+                false
+            }
+            _ => {
+                if held.finish {
+                    self.finish(flow);
+                }
+                true
+            }
+        }
     }
 
     fn at(&mut self, flow: FlowId) -> Option<(&mut Flow, &mut Streams)> {
@@ -301,6 +344,9 @@ impl Flows {
 
     /// Hands bytes to a flow.
     pub fn write(&mut self, flow: FlowId, bytes: &[u8]) -> FlowWrite {
+        if !self.send_held(flow) {
+            return FlowWrite::Accepted(0);
+        }
         let Some((entry, streams)) = self.at(flow) else { return FlowWrite::Reset };
         let circuit = entry.circuit;
         let Ok(taken) = streams.write(entry.stream, bytes) else {
@@ -314,6 +360,10 @@ impl Flows {
 
     /// Ends our direction in order.
     pub fn finish(&mut self, flow: FlowId) {
+        if let Some(held) = self.held.get_mut(&flow) {
+            held.finish = true;
+            return;
+        }
         let Some((entry, streams)) = self.at(flow) else { return };
         let circuit = entry.circuit;
         streams.finish(entry.stream);
@@ -324,6 +374,7 @@ impl Flows {
 
     /// Ends both directions at once.
     pub fn reset(&mut self, flow: FlowId) {
+        self.held.remove(&flow);
         let Some((entry, streams)) = self.at(flow) else { return };
         let circuit = entry.circuit;
         streams.reset(entry.stream, RESET);

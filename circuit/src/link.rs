@@ -7,7 +7,7 @@
 use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use rand_core::{Rng as _, SeedableRng as _};
@@ -42,7 +42,8 @@ use control::{Frame, Frames};
 use cookie::Cookies;
 use handshake::{Kind, Message, Responder, first_mac1_key};
 use indices::{Indices, Place};
-use limit::{Buckets, Second};
+pub(crate) use limit::Buckets;
+use limit::Second;
 use repair::Memory;
 use state::{Link, Role, Shared};
 
@@ -469,6 +470,11 @@ impl Links {
     /// The relay at the other end; `None` for a client, or if there is no such link.
     pub fn peer(&self, link: LinkId) -> Option<RelayId> {
         self.link(link)?.role.relay()
+    }
+
+    /// Where the other end is; unspecified if there is no such link.
+    pub fn source(&self, link: LinkId) -> IpAddr {
+        self.link(link).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |link| link.address.ip())
     }
 
     /// Whether the other end is a client.

@@ -109,7 +109,12 @@ impl Origin {
             Ok(Outcome::Refused { hop, status }) => Answered::Refused(hop, status),
             Err(_) => Answered::Bad,
         };
-        self.remove(now.instant, key);
+        // circuit.reply.5; an entry that refused has nothing to end.
+        if matches!(answered, Answered::Refused(0, _)) {
+            self.remove(now.instant, key);
+        } else {
+            self.close(now, key);
+        }
         Ok((key, answered))
     }
 

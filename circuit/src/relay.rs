@@ -2,6 +2,7 @@
 //! (docs/spec/02-circuit.md).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand_core::Rng as _;
@@ -9,7 +10,7 @@ use rand_core::Rng as _;
 use crate::error::DropReason;
 use crate::keys::{DhSecret, Random, RelayId};
 use crate::layer::{Recognized, RelayLayer};
-use crate::link::LinkId;
+use crate::link::{Buckets, LinkId};
 use crate::meter::Meter;
 use crate::node::Now;
 use crate::packet::{Cell, CircuitWord, PacketType};
@@ -43,7 +44,7 @@ pub struct RelayConfig {
     pub half_open: u32,
     /// Setups per second and burst of a neighbouring relay.
     pub relay_setups: (u32, u32),
-    /// Setups per second and burst of a client.
+    /// Setups per second and burst of all clients of one prefix (/24, /48).
     pub client_setups: (u32, u32),
 }
 
@@ -70,6 +71,8 @@ pub struct From {
     pub link: LinkId,
     /// The relay at its other end; `None` for a client.
     pub peer: Option<RelayId>,
+    /// Where its packets come from; clients of one network prefix share their setups.
+    pub source: IpAddr,
     /// The opener bit of circuits that we open on it.
     pub our_opener: bool,
 }
@@ -156,6 +159,20 @@ struct Neighbour {
     filled: Instant,
 }
 
+impl Neighbour {
+    /// Takes a token of the bucket of a relay.
+    fn take(&mut self, now: Instant, rate: u32, burst: u32) -> bool {
+        let earned = now.saturating_duration_since(self.filled).as_secs_f64() * f64::from(rate);
+        self.tokens = (self.tokens + earned).min(f64::from(burst));
+        self.filled = now;
+        let allowed = self.tokens >= 1.0;
+        if allowed {
+            self.tokens -= 1.0;
+        }
+        allowed
+    }
+}
+
 /// Cells by what was done with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CellCounts {
@@ -179,6 +196,7 @@ pub struct Relay {
     circuits: Table<Circuit>,
     deadlines: BTreeSet<(Instant, CircuitKey)>,
     neighbours: HashMap<LinkId, Neighbour>,
+    client_setups: Buckets,
     /// Ends to be passed on, by time.
     ends: BTreeMap<Instant, Vec<(LinkId, CircuitWord)>>,
     actions: VecDeque<Action>,
@@ -196,6 +214,7 @@ impl Relay {
     ) -> Self {
         Self {
             circuits: Table::new(config.circuits, &mut rng),
+            client_setups: Buckets::new(config.client_setups.0, config.client_setups.1, &mut rng),
             config,
             rng,
             onion,
@@ -349,22 +368,19 @@ impl Relay {
 
     fn take_token(&mut self, now: Now, from: From) -> Result<(), DropReason> {
         // circuit.setup.1
-        let (rate, burst) =
-            if from.peer.is_some() { self.config.relay_setups } else { self.config.client_setups };
+        let (rate, burst) = self.config.relay_setups;
         let neighbour = self.neighbours.entry(from.link).or_insert_with(|| Neighbour {
             circuits: 0,
             half_open: 0,
             tokens: f64::from(burst),
             filled: now.instant,
         });
-        let earned = now.instant.saturating_duration_since(neighbour.filled).as_secs_f64() * f64::from(rate);
-        neighbour.tokens = (neighbour.tokens + earned).min(f64::from(burst));
-        neighbour.filled = now.instant;
-        if neighbour.tokens < 1.0 {
-            return Err(DropReason::Limit);
-        }
-        neighbour.tokens -= 1.0;
-        Ok(())
+        let allowed = if from.peer.is_some() {
+            neighbour.take(now.instant, rate, burst)
+        } else {
+            self.client_setups.take(now.instant, from.source)
+        };
+        if allowed { Ok(()) } else { Err(DropReason::Limit) }
     }
 
     fn answer_refusal(&mut self, link: LinkId, word: CircuitWord, received: ReceivedSetup, status: Status) {

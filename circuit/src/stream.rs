@@ -45,9 +45,6 @@ const FIRST_STREAMS: u32 = 32;
 /// The receive window of a stream, and the largest send buffer of a connection.
 const STREAM_WINDOW: u32 = 8 << 20;
 
-/// The receive window of a connection does not grow more often than this.
-const GROW_INTERVAL: Duration = Duration::from_millis(10);
-
 /// The most packets that are built at once.
 const BATCH: usize = 10;
 
@@ -63,15 +60,30 @@ pub enum End {
     Exit,
 }
 
+impl End {
+    /// What this end takes of all streams together before the application takes it, in bytes.
+    ///
+    /// More than [`STREAM_WINDOW`], so that streams whose application stands still do not stop the others: seven downloads
+    /// of a client, whose memory it is, and one upload at an exit.
+    const fn window(self) -> u32 {
+        match self {
+            Self::Client => 8 * STREAM_WINDOW,
+            Self::Exit => 2 * STREAM_WINDOW,
+        }
+    }
+
+    const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Exit,
+            Self::Exit => Self::Client,
+        }
+    }
+}
+
 /// Limits of the streams of one circuit.
 ///
-/// `window` is part of the frozen profile: it never travels, and both ends must use the same value.
 #[derive(Clone, Debug)]
 pub struct StreamConfig {
-    /// The receive window of the connection at first, in bytes.
-    pub window: u64,
-    /// The receive window that the connection may grow to, in bytes.
-    pub max_window: u64,
     /// The most streams that the client may have open: the exit's choice, not below the 32 it starts with.
     pub max_streams: u32,
     /// The connection is lost when nothing arrives for this long.
@@ -82,13 +94,7 @@ pub struct StreamConfig {
 
 impl Default for StreamConfig {
     fn default() -> Self {
-        Self {
-            window: 1 << 20,
-            max_window: 8 << 20,
-            max_streams: 256,
-            idle: Duration::from_hours(24),
-            first_rtt: Duration::from_millis(100),
-        }
+        Self { max_streams: 256, idle: Duration::from_hours(24), first_rtt: Duration::from_millis(100) }
     }
 }
 
@@ -177,8 +183,6 @@ pub struct StreamStats {
     pub lost: u64,
     /// The congestion window, in bytes.
     pub window: u64,
-    /// The receive window of the connection, in bytes.
-    pub receive_window: u64,
     /// The smoothed round-trip time.
     pub rtt: Duration,
 }
@@ -198,7 +202,6 @@ pub struct Streams {
     events: VecDeque<StreamEvent>,
     /// Streams of which a half is still in use.
     open: BTreeMap<StreamId, Halves>,
-    receive: ReceiveWindow,
     /// Streams that the client may have open now, and at most.
     allowed: u32,
     most_allowed: u32,
@@ -220,15 +223,6 @@ struct Batch {
     ask: usize,
 }
 
-/// Growth of the receive window of the connection.
-struct ReceiveWindow {
-    now: u64,
-    max: u64,
-    /// Bytes that were read since `since`.
-    read: u64,
-    since: Instant,
-}
-
 impl fmt::Debug for Streams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Streams")
@@ -245,11 +239,7 @@ impl Streams {
     /// `seed` makes all random choices (packet numbers that are skipped); the same seed and calls give the
     /// same bytes. Errors: [`StreamError::Config`].
     pub fn new(now: Instant, end: End, config: &StreamConfig, seed: [u8; 32]) -> Result<Self, StreamError> {
-        let config = StreamConfig {
-            window: config.window.clamp(MAX_QUIC_PACKET as u64, STREAM_WINDOW.into()),
-            ..config.clone()
-        };
-        let (endpoint, handle, mut connection) = session::establish(now, end, &config, seed)?;
+        let (endpoint, handle, mut connection) = session::establish(now, end, config, seed)?;
         // quinn-proto starts with a key update after some packets; this one takes its place, and there is no
         // other, as the limits of the keys are never reached.
         connection.force_key_update();
@@ -267,12 +257,6 @@ impl Streams {
             batch: Batch { bytes: Vec::new(), next: 0, segment: 0, ask: 1 },
             events: VecDeque::new(),
             open: BTreeMap::new(),
-            receive: ReceiveWindow {
-                now: config.window,
-                max: config.max_window.min(u64::from(STREAM_WINDOW)).max(config.window),
-                read: 0,
-                since: now,
-            },
             allowed: FIRST_STREAMS,
             most_allowed: config.max_streams,
         };
@@ -297,11 +281,6 @@ impl Streams {
             self.connection.handle_event(event);
         }
         self.pass_endpoint_events();
-        if let Some(window) = self.receive.grow(now, self.connection.rtt())
-            && let Ok(window) = VarInt::from_u64(window)
-        {
-            self.connection.set_receive_window(window);
-        }
         if !was_closed && self.connection.is_closed() {
             self.collect();
             for event in &self.events {
@@ -395,10 +374,7 @@ impl Streams {
         // What it says about transmitting is for drivers that do not drain.
         let _ = chunks.finalize();
         match next {
-            Ok(Some(chunk)) => {
-                self.receive.read = self.receive.read.saturating_add(chunk.bytes.len() as u64);
-                Ok(Read::Data(chunk.bytes))
-            }
+            Ok(Some(chunk)) => Ok(Read::Data(chunk.bytes)),
             Ok(None) => {
                 self.over(id, |halves| halves.received = true);
                 Ok(Read::Finished)
@@ -457,11 +433,6 @@ impl Streams {
         self.connection.rtt()
     }
 
-    /// Limits the growth of the receive window, for a budget over many circuits; it does not shrink.
-    pub fn limit_window(&mut self, bytes: u64) {
-        self.receive.max = bytes.clamp(self.receive.now, u64::from(STREAM_WINDOW));
-    }
-
     /// The counters.
     pub fn stats(&self) -> StreamStats {
         let stats = self.connection.stats();
@@ -470,7 +441,6 @@ impl Streams {
             received: stats.udp_rx.datagrams,
             lost: stats.path.lost_packets,
             window: stats.path.cwnd,
-            receive_window: self.receive.now,
             rtt: stats.path.rtt,
         }
     }
@@ -592,25 +562,6 @@ impl Batch {
         if self.ask == 1 {
             self.bytes = Vec::new();
         }
-    }
-}
-
-impl ReceiveWindow {
-    /// Doubles the window when half of it was read within eight round trips, and gives the new one.
-    ///
-    /// A hole takes 1 + [`TIME_THRESHOLD`] round trips to fill, and twice that when its repair is lost too.
-    fn grow(&mut self, now: Instant, rtt: Duration) -> Option<u64> {
-        if self.read < self.now / 2 {
-            return None;
-        }
-        let grow =
-            now.saturating_duration_since(self.since) < rtt.max(GROW_INTERVAL) * 8 && self.now < self.max;
-        self.since = now;
-        self.read = 0;
-        if grow {
-            self.now = self.now.saturating_mul(2).min(self.max);
-        }
-        grow.then_some(self.now)
     }
 }
 

@@ -13,6 +13,9 @@ use crate::packet::{CircuitWord, PacketType};
 /// An id is not used again for so long (link.word.1).
 const RETIRED: Duration = Duration::from_mins(1);
 
+/// A table that had room for so few never shrinks.
+const KEPT: usize = 256;
+
 /// Names a circuit within its node; a stale key never names another circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CircuitKey {
@@ -23,7 +26,7 @@ pub struct CircuitKey {
 impl CircuitKey {
     /// A number for people, the same while the circuit lives.
     pub const fn number(self) -> u64 {
-        ((self.generation as u64) << 32 | self.slot as u64) + 1
+        self.generation as u64 + 1
     }
 }
 
@@ -67,7 +70,11 @@ struct Entry<T> {
 #[derive(Debug)]
 pub struct Table<T> {
     slots: Vec<Slot<T>>,
-    free: Vec<u32>,
+    /// Empty slots; the last slot is never one.
+    free: BTreeSet<u32>,
+    live: usize,
+    /// Of the next circuit: slots come and go, so the generation is the table's.
+    generation: u32,
     halves: HashMap<Half, (CircuitKey, Side), HalfHasher>,
     retired: BTreeSet<Half>,
     retired_until: BTreeMap<Instant, Vec<Half>>,
@@ -83,7 +90,9 @@ impl<T> Table<T> {
     pub fn new(limit: usize, rng: &mut Random) -> Self {
         Self {
             slots: Vec::new(),
-            free: Vec::new(),
+            free: BTreeSet::new(),
+            live: 0,
+            generation: 0,
             halves: HashMap::with_hasher(HalfHasher { key: rng.next_u64() | 1 }),
             retired: BTreeSet::new(),
             retired_until: BTreeMap::new(),
@@ -93,7 +102,7 @@ impl<T> Table<T> {
 
     /// The number of circuits.
     pub const fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.live
     }
 
     /// Whether there is no circuit.
@@ -106,15 +115,21 @@ impl<T> Table<T> {
         if self.len() >= self.limit {
             return None;
         }
-        let entry = Some(Entry { circuit, previous: None, next: None });
-        if let Some(slot) = self.free.pop() {
-            let place = self.slots.get_mut(usize::try_from(slot).ok()?)?;
-            place.entry = entry;
-            return Some(CircuitKey { slot, generation: place.generation });
-        }
-        let slot = u32::try_from(self.slots.len()).ok()?;
-        self.slots.push(Slot { generation: 0, entry });
-        Some(CircuitKey { slot, generation: 0 })
+        let generation = self.generation;
+        let filled = Slot { generation, entry: Some(Entry { circuit, previous: None, next: None }) };
+        // The lowest place, so that the table can shrink from its end.
+        let slot = if let Some(slot) = self.free.first().copied() {
+            *self.slots.get_mut(usize::try_from(slot).ok()?)? = filled;
+            self.free.remove(&slot);
+            slot
+        } else {
+            let slot = u32::try_from(self.slots.len()).ok()?;
+            self.slots.push(filled);
+            slot
+        };
+        self.generation = generation.wrapping_add(1);
+        self.live += 1;
+        Some(CircuitKey { slot, generation })
     }
 
     fn entry(&self, key: CircuitKey) -> Option<&Entry<T>> {
@@ -190,14 +205,29 @@ impl<T> Table<T> {
             return None;
         }
         let entry = slot.entry.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(key.slot);
+        self.free.insert(key.slot);
+        self.live -= 1;
         for name in [entry.previous, entry.next].into_iter().flatten() {
             self.halves.remove(&name);
             self.retired.insert(name);
             self.retired_until.entry(now + RETIRED).or_default().push(name);
         }
+        self.shrink();
         Some(entry.circuit)
+    }
+
+    /// Gives back most of the memory that a flood of circuits has taken.
+    fn shrink(&mut self) {
+        while self.slots.last().is_some_and(|slot| slot.entry.is_none()) {
+            self.slots.pop();
+            self.free.pop_last();
+        }
+        if self.slots.capacity() > KEPT.max(4 * self.slots.len()) {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
+        if self.halves.capacity() > KEPT.max(4 * self.halves.len()) {
+            self.halves.shrink_to(2 * self.halves.len());
+        }
     }
 
     /// Frees the names whose time is over.
@@ -210,6 +240,12 @@ impl<T> Table<T> {
                 self.retired.remove(&name);
             }
         }
+    }
+
+    /// The number of names that rest.
+    #[cfg(test)]
+    pub(crate) fn retired(&self) -> usize {
+        self.retired.len()
     }
 
     /// All circuits, in the order of their slots.
@@ -329,6 +365,39 @@ mod tests {
         assert!(t.insert(2).is_some() && t.insert(3).is_none());
         t.remove(now(), key);
         assert!(t.insert(3).is_some());
+    }
+
+    #[test]
+    fn a_flood_leaves_neither_memory_nor_keys_that_mean_others() {
+        let (mut t, mut rng) = table(10_000);
+        let link = LinkId::sample(1);
+        let mut fill = |t: &mut Table<u32>, count| -> Vec<_> {
+            let key = |n| {
+                let key = t.insert(n).unwrap();
+                let word = t.fresh_word(&mut rng, link, false);
+                assert!(t.bind(key, Side::Previous, link, word));
+                key
+            };
+            (0..count).map(key).collect()
+        };
+        let few = fill(&mut t, 3);
+        let many = fill(&mut t, 10_000 - 3);
+        for key in &many {
+            t.remove(now(), *key);
+        }
+        assert_eq!((t.len(), t.slots.len()), (3, 3));
+        assert!(t.slots.capacity() <= KEPT && t.halves.capacity() <= 2 * KEPT);
+        let again = fill(&mut t, 500);
+        assert!(many.iter().all(|stale| t.get(*stale).is_none() && !again.contains(stale)));
+        // From the front: the last one keeps the place of all.
+        let (last, others) = again.split_last().unwrap();
+        for key in others.iter().chain(&few) {
+            t.remove(now(), *key);
+        }
+        assert_eq!((t.len(), t.get(*last)), (1, Some(&499)));
+        let lowest = fill(&mut t, 1);
+        t.remove(now(), *last);
+        assert_eq!((t.slots.len(), t.iter().next().map(|(key, _)| key)), (1, Some(lowest[0])));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use circuit::keys::{NetworkId, RelayId};
 use circuit::node::Event;
+use circuit::setup::Status as SetupStatus;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
 use tokio::net::TcpListener;
@@ -267,6 +268,16 @@ fn build_report(mut run: TestRun) -> status::BuildReport {
     }
 }
 
+/// What went wrong, and what to do where the words alone do not tell.
+fn explained(error: &str) -> String {
+    let hint = if error.ends_with(SetupStatus::Expired.as_str()) {
+        "; a relay found the time of the setup wrong: check this computer's clock"
+    } else {
+        ""
+    };
+    format!("{error}{hint}")
+}
+
 fn report(shared: &Shared<ClientNode>, started: Instant, socks: SocketAddr) -> status::Status {
     shared.look(|node| {
         let pool = node.pool();
@@ -293,7 +304,7 @@ fn report(shared: &Shared<ClientNode>, started: Instant, socks: SocketAddr) -> s
             bytes_up: node.counts().bytes_up,
             bytes_down: node.counts().bytes_down,
             link_rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-            last_error: node.counts().last_error.clone(),
+            last_error: node.counts().last_error.as_deref().map(explained),
         }
     })
 }

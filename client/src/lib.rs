@@ -4,6 +4,7 @@
     warn(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
+mod backoff;
 #[cfg(feature = "io")]
 pub mod driver;
 pub mod node;

@@ -19,6 +19,7 @@ use circuit::table::CircuitKey;
 use directory::view::View;
 use rand_core::{Rng as _, SeedableRng as _};
 
+use crate::backoff::Backoff;
 use crate::path::{NoPath, Paths};
 use crate::pool::{Circuit, Failure, Pool, Purpose, SPARE_LIFE, TestRun};
 use crate::socks::Credentials;
@@ -36,6 +37,8 @@ const MAX_BUILDING: usize = 32;
 const BUILD_TIME: Duration = Duration::from_secs(5);
 /// How long a circuit may stand, as the relays are told, in seconds.
 const LIFE: u64 = 12 * 3600;
+/// After so many bad replies in a row the entry is left.
+const BAD_REPLIES: u32 = 3;
 /// How often waiting is looked after.
 const TICK: Duration = Duration::from_millis(250);
 /// A clock that is off by more than this makes setups fail, in ms.
@@ -107,6 +110,10 @@ pub struct ClientNode {
     outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
     events: VecDeque<Event>,
     tick: Option<Instant>,
+    /// Of setups that are refused, or answered wrongly.
+    backoff: Backoff,
+    /// Replies in a row that no honest path sends.
+    bad_replies: u32,
     counts: ClientCounts,
 }
 
@@ -140,6 +147,8 @@ impl ClientNode {
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             tick: Some(now.instant),
+            backoff: Backoff::default(),
+            bad_replies: 0,
             counts: ClientCounts::default(),
         }
     }
@@ -261,7 +270,16 @@ impl ClientNode {
                 }
                 self.lost(now, key, Failure::Refused(status));
             }
-            Answered::Bad => self.lost(now, key, Failure::BadReply),
+            Answered::Bad => {
+                // Some relay of the path did it; which, is not known. One that sees all replies is found out.
+                self.avoid_beyond_entry(now, key);
+                self.bad_replies += 1;
+                if self.bad_replies >= BAD_REPLIES {
+                    self.bad_replies = 0;
+                    self.leave_entry(now);
+                }
+                self.lost(now, key, Failure::BadReply);
+            }
         }
     }
 
@@ -272,6 +290,8 @@ impl ClientNode {
         for relay in &circuit.path {
             self.paths.trust(relay);
         }
+        self.backoff.succeeded();
+        self.bad_replies = 0;
         let time = circuit.setup_time().unwrap_or_default();
         if let Purpose::Test(number) = circuit.purpose {
             if let Some(run) = self.tests.get_mut(&number) {
@@ -297,6 +317,10 @@ impl ClientNode {
         if circuit.opened.is_none() {
             self.counts.failed += 1;
             self.counts.last_error = Some(format!("a circuit was not built: {}", failure.as_str()));
+            // A time-out is a wait already.
+            if matches!(failure, Failure::Refused(_) | Failure::BadReply) && !is_test(&circuit.purpose) {
+                self.backoff.failed(now.instant);
+            }
             self.note_test(now, &circuit.purpose, failure);
         }
     }
@@ -488,6 +512,10 @@ impl ClientNode {
     }
 }
 
+const fn is_test(purpose: &Purpose) -> bool {
+    matches!(purpose, Purpose::Test(_))
+}
+
 const fn isolation_of(circuit: &Circuit) -> Option<&Credentials> {
     match &circuit.purpose {
         Purpose::Streams(Some(credentials)) => Some(credentials),
@@ -562,7 +590,7 @@ impl Node for ClientNode {
         match self.wishes.get_mut(&flow) {
             None => return FlowWrite::Reset,
             Some(Wish { stage: Stage::Waiting, .. }) => return FlowWrite::Accepted(0),
-            Some(Wish { stage: Stage::Asked { wrote, .. }, .. }) => *wrote = true,
+            Some(Wish { stage: Stage::Asked { wrote, .. }, .. }) => *wrote |= !bytes.is_empty(),
             Some(Wish { stage: Stage::Open, .. }) => {}
         }
         let written = self.flows.write(flow, bytes);

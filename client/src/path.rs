@@ -21,7 +21,7 @@ const MAX_ENTRIES: usize = 3;
 pub enum NoPath {
     /// Too few relays for so many hops.
     #[error(
-        "{usable} of {known} known relays can be used now, and a path of {hops} hops needs {hops}: lower the number of hops or get a newer network file"
+        "{usable} of {known} known relays can be used now, and a path of {hops} hops needs {hops}: lower the number of hops, get a newer network file, or correct this computer's clock"
     )]
     TooFewRelays {
         /// In the view.
@@ -32,13 +32,17 @@ pub enum NoPath {
         hops: usize,
     },
     /// No exit for this port.
-    #[error("none of {usable} usable relays is an exit for port {port}")]
+    #[error("none of {usable} usable relays is an exit{}", for_port(*port))]
     NoExit {
         /// With a valid descriptor and an onion key.
         usable: usize,
         /// Asked for; 0 stands for any.
         port: u16,
     },
+}
+
+fn for_port(port: u16) -> String {
+    if port == 0 { String::new() } else { format!(" for port {port}") }
 }
 
 /// Chooses relays at random, keeps to few entries, and avoids for a while what may have failed.

@@ -120,6 +120,10 @@ struct Pump<'a, N: Node> {
 impl<N: Node> Pump<'_, N> {
     /// Moves what can be moved both ways; true if there may be more.
     fn turn(&mut self) -> Result<bool, Reset> {
+        // A flow that waits for TCP is not read; that the other end gave it up shows here.
+        if !self.queue.is_empty() && self.to_flow == Direction::Open && self.held.is_empty() {
+            self.flow_write(&[])?;
+        }
         let mut moved = 0;
         while moved < TURN {
             let step = self.tcp_to_flow()? + self.flow_to_tcp()?;

@@ -26,6 +26,10 @@ pub struct Wish {
     pub echo: bool,
     /// Whether it writes without waiting for the answer.
     pub eager: bool,
+    /// Whether it ends its direction without waiting for the answer, if it is eager.
+    pub hasty: bool,
+    /// It stops to read once so many bytes have come.
+    pub appetite: u64,
     /// Resets the stream once so many bytes have come.
     pub reset_after: Option<u64>,
 }
@@ -39,6 +43,8 @@ impl Wish {
             exchange,
             echo: false,
             eager: false,
+            hasty: false,
+            appetite: u64::MAX,
             reset_after: None,
         }
     }
@@ -181,14 +187,14 @@ impl App {
             }
         }
         // What is finished before the answer is finished before the request, if the request is made again.
-        if self.hung_up && !self.wrote_end && self.answered.is_some() {
+        if self.hung_up && !self.wrote_end && (self.wish.hasty || self.answered.is_some()) {
             node.flow_finish(now, self.flow);
             self.wrote_end = true;
         }
     }
 
     fn read(&mut self, node: &mut ClientNode, now: Now, at: Duration) {
-        while !self.read_end {
+        while !self.read_end && self.received < self.wish.appetite {
             match node.flow_read(now, self.flow, usize::MAX) {
                 FlowRead::Data(bytes) => {
                     self.first_byte.get_or_insert(at);

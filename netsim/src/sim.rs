@@ -1,12 +1,14 @@
 //! The simulation: the clock, what is under way, and the loop that drives the nodes by the contract of
 //! [`circuit::node`].
 
+use core::fmt;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Buf as _;
+use circuit::error::DropReason;
 use circuit::keys::Random;
 use circuit::node::{Event, FlowId, FlowRead, FlowWrite, Node, Now, Verdict};
 use circuit::packet::{PACKET, Packet};
@@ -18,7 +20,7 @@ use router::node::RelayNode;
 use crate::app::{App, AppId, Wish};
 use crate::host::{Host, HostId, Program, Running, SOCKET};
 use crate::network::{Datagram, Network};
-use crate::site::{ConnectionId, Signal, Sites};
+use crate::site::{ConnectionId, Service, Signal, Sites};
 
 /// The wall clock at the start: 2027-01-15 10:00:00 UTC, inside an epoch, in ms.
 pub const START_MS: u64 = 1_800_007_200_000;
@@ -50,6 +52,7 @@ impl Clock {
 #[derive(Debug)]
 enum Coming {
     Arrival { from: SocketAddr, to: SocketAddr, packet: Datagram },
+    Departure(Captured),
     Wake(HostId),
     ToSite(ConnectionId, Signal),
     ToExit(ConnectionId, Signal),
@@ -90,6 +93,18 @@ pub struct Captured {
     pub packet: Datagram,
 }
 
+/// What somebody on the wire makes of a packet that a node sends: what goes on in its place, and after which time.
+type Tap = Box<dyn FnMut(Duration, Captured) -> Vec<(Duration, Captured)>>;
+
+#[derive(Default)]
+struct Tapped(Option<Tap>);
+
+impl fmt::Debug for Tapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "tapped" } else { "not tapped" })
+    }
+}
+
 /// A network in virtual time.
 #[derive(Debug)]
 pub struct Sim {
@@ -99,6 +114,7 @@ pub struct Sim {
     pub(crate) rng: Random,
     trace: u64,
     captured: Option<Vec<Captured>>,
+    tapped: Tapped,
     /// What happens between hosts.
     pub network: Network,
     /// What there is beyond the exits.
@@ -117,6 +133,7 @@ impl Sim {
             rng: Random::seed_from_u64(seed),
             trace: seed,
             captured: None,
+            tapped: Tapped::default(),
             network: Network::default(),
             sites: Sites::default(),
             hosts: Vec::new(),
@@ -288,6 +305,7 @@ impl Sim {
         self.clock.elapsed = self.clock.elapsed.max(at);
         match coming {
             Coming::Arrival { from, to, packet } => self.arrive(from, to, packet),
+            Coming::Departure(Captured { from, to, packet }) => self.send(from, to, packet),
             Coming::Wake(host) => {
                 if self.host(host).armed == Some(at) {
                     self.host_mut(host).armed = None;
@@ -325,6 +343,36 @@ impl Sim {
     /// What was sent since [`Sim::capture`].
     pub fn take_captured(&mut self) -> Vec<Captured> {
         self.captured.take().unwrap_or_default()
+    }
+
+    /// Puts somebody on the wire who sees every packet that a node sends, and says what goes on in its place.
+    pub fn tap(&mut self, tap: impl FnMut(Duration, Captured) -> Vec<(Duration, Captured)> + 'static) {
+        self.tapped = Tapped(Some(Box::new(tap)));
+    }
+
+    /// Shows a packet to the node on a host, with no network between; what the node has to say waits for [`Sim::drive`].
+    ///
+    /// Nothing when the node is dead or frozen.
+    pub fn show(
+        &mut self,
+        id: HostId,
+        from: SocketAddr,
+        packet: &mut [u8; PACKET],
+    ) -> Option<Result<Verdict, DropReason>> {
+        let now = self.now();
+        Some(self.host_mut(id).node()?.handle_datagram(now, from, Packet::received(packet)))
+    }
+
+    /// A node sends a packet.
+    fn emit(&mut self, from: SocketAddr, to: SocketAddr, packet: Datagram) {
+        let Some(tap) = &mut self.tapped.0 else { return self.send(from, to, packet) };
+        for (delay, instead) in tap(self.clock.elapsed, Captured { from, to, packet }) {
+            if delay.is_zero() {
+                self.send(instead.from, instead.to, instead.packet);
+            } else {
+                self.after(delay, Coming::Departure(instead));
+            }
+        }
     }
 
     /// Puts a packet on the wire, as anybody can who can forge addresses.
@@ -366,7 +414,7 @@ impl Sim {
             Ok(Verdict::Forward(onward)) => {
                 // What is to be stored is stored before anything is sent.
                 self.handle_events(id);
-                self.send(to, onward, packet);
+                self.emit(to, onward, packet);
             }
             Ok(Verdict::Consumed) => {}
             Err(reason) => host.drops.count(reason),
@@ -393,7 +441,7 @@ impl Sim {
                 self.host_mut(id).node().and_then(|node| node.poll_transmit(now, &mut packet))
             {
                 busy = true;
-                self.send(address, to, packet);
+                self.emit(address, to, packet);
                 packet = Box::new([0; PACKET]);
             }
             if busy {
@@ -469,6 +517,9 @@ impl Sim {
     fn tell_site(&mut self, id: ConnectionId, signal: Signal) {
         if let Some(connection) = self.sites.get_mut(id) {
             let delay = connection.delay;
+            if matches!(signal, Signal::Reset) {
+                connection.inbox = VecDeque::new();
+            }
             self.after(delay, Coming::ToSite(id, signal));
         }
     }
@@ -488,10 +539,10 @@ impl Sim {
                 let connection = self.sites.begin(id, flow, site);
                 self.host_mut(id).connections.insert(flow, connection);
                 self.tell_site(connection, Signal::Connect);
-                self.after(
-                    CONNECT_TIME,
-                    Coming::ToExit(connection, Signal::Connected(ReplyCode::TtlExpired)),
-                );
+                if site.service != Service::Lost {
+                    let late = Signal::Connected(ReplyCode::TtlExpired);
+                    self.after(CONNECT_TIME, Coming::ToExit(connection, late));
+                }
             }
         }
     }

@@ -29,6 +29,10 @@ pub enum Service {
     Reset,
     /// Never answers to connections.
     Silent,
+    /// Never answers to connections, and the exit does not give up.
+    Lost,
+    /// Never reads and never writes.
+    Deaf,
 }
 
 /// A destination.
@@ -126,11 +130,12 @@ impl Visit {
                     self.ended = Some(Ended::BySite);
                     answers.push(Signal::Connected(ReplyCode::ConnectionRefused));
                 }
-                Service::Silent => {}
-                Service::Echo | Service::Exchange | Service::Reset => {
+                Service::Silent | Service::Lost => {}
+                Service::Echo | Service::Exchange | Service::Reset | Service::Deaf => {
                     answers.push(Signal::Connected(ReplyCode::Succeeded));
                 }
             },
+            Signal::Data(bytes) if self.service == Service::Deaf => self.received += bytes.len() as u64,
             Signal::Data(bytes) => {
                 answers.push(Signal::Room(bytes.len()));
                 self.read(bytes);
@@ -199,7 +204,9 @@ impl Visit {
                 (self.sent == down.len() && !held, then)
             }
             (Service::Reset, _) => (self.received > 0, Signal::Reset),
-            (Service::Exchange | Service::Refuse | Service::Silent, _) => (false, Signal::End),
+            (Service::Exchange | Service::Refuse | Service::Silent | Service::Lost | Service::Deaf, _) => {
+                (false, Signal::End)
+            }
         };
         if all && !self.said_end && self.ended.is_none() {
             self.said_end = true;

@@ -72,6 +72,8 @@ impl Plan {
             ("refuse", Service::Refuse),
             ("reset", Service::Reset),
             ("silent", Service::Silent),
+            ("lost", Service::Lost),
+            ("deaf", Service::Deaf),
         ]) {
             sim.sites.add(name, Site { ip: [198, 0, 0, n].into(), delay: self.site_delay, service });
         }

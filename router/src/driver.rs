@@ -53,9 +53,7 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] driver::BindError),
     /// The log of setups.
-    #[error(
-        "cannot open the log of setups in {folder}: {source}; check that the folder exists and that the relay may write to it"
-    )]
+    #[error("cannot open the log of setups in {folder}: {source}; {}", advice(source))]
     Log {
         /// Where it should be.
         folder: PathBuf,
@@ -128,7 +126,7 @@ impl Relay {
                     .map_err(|source| StartError::Log { folder, source })?;
                 if !whole {
                     tracing::warn!(
-                        "the log of setups was missing or torn: setups are refused for two minutes"
+                        "the log of setups was missing or torn, or the machine went down under the relay: setups are refused for two minutes"
                     );
                 }
                 (Some(log), seen)
@@ -186,6 +184,18 @@ impl Relay {
     }
 }
 
+/// What to do when the log cannot be written.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on the disk of the folder that the setting `state` names"
+        }
+        _ => {
+            "check that the folder that the setting `state` names exists, and that the relay may write to it"
+        }
+    }
+}
+
 fn minute(now: Now) -> u32 {
     u32::try_from(now.unix() / 60).unwrap_or(u32::MAX)
 }
@@ -214,7 +224,10 @@ impl Outside for RelayOutside {
             Event::Persist(entry) => {
                 let Some(log) = &mut self.log else { return };
                 if let Err(error) = log.append(entry, minute(driver::now())) {
-                    tracing::error!("cannot write the log of setups, no setup is answered now: {error}");
+                    tracing::error!(
+                        "cannot write the log of setups, no setup is answered now: {error}; {}",
+                        advice(&error)
+                    );
                     self.shared.with_node(RelayNode::log_failed);
                 }
             }

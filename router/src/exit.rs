@@ -200,7 +200,7 @@ impl Exit {
         let rest = core::mem::take(rest);
         self.stages.insert(flow, Stage::Open(rest));
         self.counts.connected += 1;
-        if self.flows.write(flow, &[ReplyCode::Succeeded.byte()]) == FlowWrite::Reset {
+        if self.flows.send(flow, &[ReplyCode::Succeeded.byte()]) == FlowWrite::Reset {
             self.reset(flow);
             self.events.push_back(Event::Closed(flow));
         }
@@ -212,7 +212,7 @@ impl Exit {
             _ => self.counts.failed += 1,
         }
         // A peer that takes no answer has left.
-        let _ = self.flows.write(flow, &[code.byte()]);
+        let _ = self.flows.send(flow, &[code.byte()]);
         self.flows.finish(flow);
         self.flows.stop(flow);
         self.stages.remove(&flow);
@@ -273,3 +273,6 @@ impl Exit {
         self.counts
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,8 +64,8 @@ pub struct RelayNode {
     exit: Option<Exit>,
     view: View,
     rng: Random,
-    /// Half-open circuits that wait for a link.
-    extending: Vec<(LinkId, CircuitKey)>,
+    /// Half-open circuits that wait for a link, and for which.
+    extending: BTreeMap<CircuitKey, LinkId>,
     outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
     events: VecDeque<Event>,
     no_setups_until: Option<Instant>,
@@ -101,7 +101,7 @@ impl RelayNode {
             exit: config.exit.map(|policy| Exit::new(policy, StreamConfig::default(), exit_rng)),
             view: config.view,
             rng,
-            extending: Vec::new(),
+            extending: BTreeMap::new(),
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             no_setups_until: None,
@@ -202,8 +202,12 @@ impl RelayNode {
                 if self.no_setups_until.is_some_and(|until| until > now.instant) {
                     return Err(DropReason::Limit);
                 }
-                let from =
-                    From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
+                let from = From {
+                    link,
+                    peer: self.links.peer(link),
+                    source: self.links.source(link),
+                    our_opener: self.links.our_opener(link),
+                };
                 self.relay.handle_setup(now, from, word, packet.cell())
             }
             Some(PacketType::Reply) => self.relay.handle_reply(now, link, word, packet.cell()),
@@ -233,7 +237,7 @@ impl RelayNode {
                 Action::Hold(link) => self.links.hold(link),
                 Action::Release(link) => self.links.release(now, link),
                 Action::Ended(circuit) => {
-                    self.extending.retain(|(_, waiting)| *waiting != circuit);
+                    self.extending.remove(&circuit);
                     if let Some(exit) = &mut self.exit {
                         exit.remove(circuit);
                     }
@@ -254,7 +258,7 @@ impl RelayNode {
         if self.links.is_up(link) {
             self.relay.onward(circuit, link, self.links.our_opener(link));
         } else {
-            self.extending.push((link, circuit));
+            self.extending.insert(circuit, link);
         }
     }
 
@@ -262,12 +266,12 @@ impl RelayNode {
         match event {
             LinkEvent::Up { link } => {
                 let our_opener = self.links.our_opener(link);
-                for (_, circuit) in self.extending.extract_if(.., |(waits_for, _)| *waits_for == link) {
+                for (circuit, _) in self.extending.extract_if(.., |_, waits_for| *waits_for == link) {
                     self.relay.onward(circuit, link, our_opener);
                 }
             }
             LinkEvent::Lost { link } => {
-                for (_, circuit) in self.extending.extract_if(.., |(waits_for, _)| *waits_for == link) {
+                for (circuit, _) in self.extending.extract_if(.., |_, waits_for| *waits_for == link) {
                     self.relay.refuse(now, circuit, Status::Unreachable);
                 }
                 self.relay.handle_link_lost(now, link);

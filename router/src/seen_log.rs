@@ -1,7 +1,11 @@
 //! The log of the setups that a relay has seen, on disk (circuit.setup.4, circuit.setup.6).
 //!
 //! A file of entries of 20 bytes behind 8 bytes of magic. It is created together with the onion keys; a relay that
-//! finds none, or a torn one, cannot know what it has answered.
+//! finds none, or a torn one, cannot know what it has answered. It notes that in the new log, for its next start.
+//!
+//! Entries are with the kernel when they count, not on the disk: a crash of the relay loses none, a loss of power may.
+//! Therefore a running relay leaves a mark that names the boot of the machine; who finds the mark of another boot takes
+//! the log's end as lost.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,7 +15,13 @@ use std::path::{Path, PathBuf};
 use circuit::seen::{LogEntry, SeenSetups};
 
 const NAME: &str = "seen.log";
+/// Which boot of the machine the log was last written in; absent after an end in order.
+const MARK: &str = "seen.boot";
+/// Where Linux names the boot.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 const MAGIC: &[u8; 8] = b"CHVSEEN1";
+/// The tag of the entry that says: what came before this minute was lost.
+const LOST: [u8; 16] = [0; 16];
 /// A log is rewritten when it has grown by so much since the last time.
 const GROWTH: u64 = 1 << 20;
 
@@ -32,19 +42,32 @@ pub fn create_log(folder: &Path) -> io::Result<()> {
 }
 
 impl SeenLog {
-    /// Opens the log in `folder`: what was seen, and whether that is all (`false`: it was missing or torn).
+    /// Opens the log in `folder`: what was seen, and whether that is all (`false`: it was missing or torn, or its end may
+    /// be).
     pub(crate) fn open(folder: &Path, now_minute: u32) -> io::Result<(Self, SeenSetups, bool)> {
+        // Elsewhere than on Linux nobody tells; then a loss of power goes unseen.
+        Self::open_in(folder, now_minute, &fs::read(BOOT).unwrap_or_default())
+    }
+
+    fn open_in(folder: &Path, now_minute: u32, boot: &[u8]) -> io::Result<(Self, SeenSetups, bool)> {
         let path = folder.join(NAME);
-        let entries = match fs::read(&path) {
-            Ok(bytes) => parse(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let whole = entries.is_some();
+        let entries = read(&path)?.as_deref().and_then(parse);
+        let mark = path.with_file_name(MARK);
+        let cut = read(&mark)?.is_some_and(|written_in| written_in != boot);
+        let whole = entries.is_some() && !cut;
         let mut needed = entries.unwrap_or_default();
+        if !whole {
+            needed.push(SeenSetups::entry(LOST, now_minute));
+        }
+        // A loss that was noted while the clock was ahead is one of now.
+        for entry in needed.iter_mut().filter(|entry| entry.starts_with(&LOST)) {
+            *entry = SeenSetups::entry(LOST, minute(entry).min(now_minute));
+        }
         needed.retain(|entry| SeenSetups::is_needed(*entry, now_minute));
         let (file, size) = rewrite(&path, &needed)?;
-        let seen = if whole { SeenSetups::restored(needed) } else { SeenSetups::lost(now_minute) };
+        replace(&mark, boot)?;
+        File::open(folder)?.sync_all()?;
+        let seen = restored(needed, now_minute);
         Ok((Self { file, path, size, rewrite_at: size + GROWTH }, seen, whole))
     }
 
@@ -71,16 +94,58 @@ fn parse(bytes: &[u8]) -> Option<Vec<LogEntry>> {
     torn.is_empty().then(|| entries.to_vec())
 }
 
+fn minute(entry: &LogEntry) -> u32 {
+    entry.last_chunk().map_or(0, |minute| u32::from_be_bytes(*minute))
+}
+
+/// What the entries say. Setups up to the minute of a loss are refused, also after one more restart (circuit.setup.6).
+fn restored(entries: Vec<LogEntry>, now_minute: u32) -> SeenSetups {
+    let Some(lost) = entries.iter().filter(|entry| entry.starts_with(&LOST)).map(minute).max() else {
+        return SeenSetups::restored(entries);
+    };
+    let mut seen = SeenSetups::lost(lost);
+    for entry in &entries {
+        if let Some(tag) = entry.first_chunk() {
+            seen.admit(now_minute, *tag, minute(entry));
+        }
+    }
+    seen
+}
+
 /// Writes a new log and puts it in the place of the old one.
 fn rewrite(path: &Path, entries: &[LogEntry]) -> io::Result<(File, u64)> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     let bytes: Vec<u8> = MAGIC.iter().chain(entries.as_flattened()).copied().collect();
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    replace(path, &bytes)?;
     let file = OpenOptions::new().append(true).open(path)?;
     Ok((file, bytes.len() as u64))
+}
+
+/// Replaces a file whole, or leaves it as it is.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+/// A file's bytes, if it is there.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Drop for SeenLog {
+    /// An end in order: what was written is brought to the disk, and the mark goes.
+    fn drop(&mut self) {
+        if self.file.sync_all().is_ok() {
+            // What is left only costs the next boot a minute.
+            let _ = fs::remove_file(self.path.with_file_name(MARK));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -122,8 +187,58 @@ mod tests {
         for cut in 0..bytes.len() {
             fs::write(&path, &bytes[..cut]).unwrap();
             let (_, _, whole) = SeenLog::open(folder.path(), 100).unwrap();
-            assert_eq!(whole, cut == MAGIC.len(), "cut at {cut}");
+            assert_eq!(whole, [MAGIC.len(), MAGIC.len() + 20].contains(&cut), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_loss_is_remembered_by_the_next_start() {
+        // circuit.setup.6
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _, whole) = SeenLog::open(folder.path(), 100).unwrap();
+        assert!(!whole);
+        log.append(entry(2, 102), 102).unwrap();
+        drop(log);
+        let (_, mut seen, whole) = SeenLog::open(folder.path(), 102).unwrap();
+        assert!(whole);
+        assert_eq!(seen.admit(102, [1; 16], 101), Admission::TooEarly);
+        assert_eq!(seen.admit(102, [2; 16], 102), Admission::Seen);
+        assert_eq!(seen.admit(102, [1; 16], 102), Admission::Fresh);
+        // Once nobody can replay what was lost, it is forgotten.
+        let (_, mut seen, _) = SeenLog::open(folder.path(), 111).unwrap();
+        assert_eq!((seen.len(), seen.admit(111, [1; 16], 110)), (1, Admission::Fresh));
+        // A clock that was ahead when the loss was noted costs no more than another.
+        let ahead = [MAGIC.as_slice(), &SeenSetups::entry(LOST, 5_000)].concat();
+        fs::write(folder.path().join(NAME), ahead).unwrap();
+        for (now, then) in [(102, Admission::TooEarly), (104, Admission::Fresh)] {
+            let (_, mut seen, _) = SeenLog::open(folder.path(), now).unwrap();
+            assert_eq!(seen.admit(now, [3; 16], now), then);
+        }
+    }
+
+    #[test]
+    fn a_machine_that_went_down_under_a_running_relay_is_noticed() {
+        // circuit.setup.6
+        let folder = tempfile::tempdir().unwrap();
+        create_log(folder.path()).unwrap();
+        let open = |boot: &[u8]| SeenLog::open_in(folder.path(), 100, boot).unwrap();
+        let (mut log, _, whole) = open(b"first");
+        assert!(whole);
+        log.append(entry(1, 101), 100).unwrap();
+        // Killed: nothing is dropped, and the same kernel has it all.
+        let killed = std::mem::ManuallyDrop::new(log);
+        let (log, mut seen, whole) = open(b"first");
+        assert_eq!((whole, seen.admit(100, [1; 16], 101)), (true, Admission::Seen));
+        let killed_too = std::mem::ManuallyDrop::new(log);
+        let (log, mut seen, whole) = open(b"second");
+        assert_eq!((whole, seen.admit(100, [2; 16], 100)), (false, Admission::TooEarly));
+        assert_eq!(seen.admit(100, [1; 16], 101), Admission::TooEarly);
+        // Ended in order: the next boot finds it whole.
+        drop(log);
+        fs::write(folder.path().join(NAME), MAGIC).unwrap();
+        let (log, mut seen, whole) = open(b"third");
+        assert_eq!((whole, seen.admit(100, [2; 16], 100)), (true, Admission::Fresh));
+        drop((log, killed, killed_too));
     }
 
     #[test]

@@ -68,7 +68,7 @@ const TOKEN: u64 = 1_000_000;
 /// A prefix has two places; where both are taken it evicts the fuller bucket and goes on with that one's tokens, so
 /// that eviction grants nothing.
 #[derive(Debug)]
-pub(super) struct Buckets {
+pub(crate) struct Buckets {
     table: Vec<Bucket>,
     place: Secret<32>,
     /// Tokens per second, which is micro-tokens per microsecond.
@@ -84,14 +84,14 @@ struct Bucket {
 }
 
 impl Buckets {
-    pub(super) fn new(rate: u32, burst: u32, rng: &mut Random) -> Self {
+    pub(crate) fn new(rate: u32, burst: u32, rng: &mut Random) -> Self {
         let mut place = [0; 32];
         rng.fill_bytes(&mut place);
         Self { table: Vec::new(), place: Secret::new(place), rate: rate.into(), burst: burst.into() }
     }
 
     /// Takes a token of the prefix of `source`.
-    pub(super) fn take(&mut self, now: Instant, source: IpAddr) -> bool {
+    pub(crate) fn take(&mut self, now: Instant, source: IpAddr) -> bool {
         if self.table.is_empty() {
             let full = Bucket { prefix: 0, tokens: self.burst * TOKEN, at: now };
             self.table = vec![full; BUCKETS];

@@ -11,6 +11,7 @@ mod handshake;
 mod liveness;
 mod load;
 mod repair;
+mod replay;
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const S: Duration = Duration::from_secs(1);

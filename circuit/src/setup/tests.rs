@@ -1,4 +1,4 @@
-use super::reply::Record;
+use super::reply::{Record, Region};
 use super::*;
 use proptest::prelude::*;
 use rand_core::SeedableRng as _;
@@ -227,4 +227,53 @@ fn a_record_with_a_counter_base_is_malformed() {
         changed[at] = 1;
         assert!(Record::read(&changed).is_err(), "byte {at}");
     }
+}
+
+/// A hop that answers in place of those behind it speaks for itself alone, and with a status that exists.
+#[test]
+fn a_hop_can_forge_nothing_but_its_own_refusal() {
+    // circuit.reply.3
+    let mut n = net(7, 3);
+    let (sent, cell) = n.build(PURPOSE).unwrap();
+    let status = |code| {
+        let mut record = Record::refusal(Status::Busy);
+        record[48] = code;
+        record
+    };
+    // The middle says something, and the entry passes it on.
+    let mut by_middle = |make: &dyn Fn(&ReplyKeys) -> Region| {
+        let mut setups = n.carry(cell).into_iter();
+        let (_, entry, block) = setups.next().unwrap();
+        let (_, middle, _) = setups.next().unwrap();
+        let reply = make(&middle.into_answer().reply).into_cell(&mut n.rng);
+        let (_, reply) = entry.into_answer().pass(&mut n.rng, &block, &reply).unwrap();
+        sent.open_reply(&reply)
+    };
+    for code in 0..=255 {
+        let outcome = by_middle(&|keys| Region::first(keys, &status(code)));
+        match code {
+            1..=5 => assert!(matches!(outcome, Ok(Outcome::Refused { hop: 1, .. })), "{code}: {outcome:?}"),
+            _ => assert!(outcome.is_err(), "{code}: {outcome:?}"),
+        }
+    }
+    // A refusal in front of what the exit says, or of anything else.
+    let (good, _) = {
+        let setups = n.carry(cell).split_off(2);
+        n.reply(setups)
+    };
+    for behind in [good[0], [0; CELL], [0xff; CELL], cell] {
+        let mut setups = n.carry(cell).into_iter();
+        let (_, entry, block) = setups.next().unwrap();
+        let keys = setups.next().unwrap().1.into_answer().reply;
+        let reply = Region::of(&behind).behind(&keys, &status(1)).into_cell(&mut n.rng);
+        let (_, reply) = entry.into_answer().pass(&mut n.rng, &block, &reply).unwrap();
+        assert!(sent.open_reply(&reply).is_err());
+    }
+    // The entry in the name of the middle: it has other keys.
+    let keys = n.carry(cell).remove(0).1.into_answer().reply;
+    let reply = Region::first(&keys, &status(1));
+    let twice = Region::first(&keys, &status(1)).behind(&keys, &status(0)).into_cell(&mut n.rng);
+    assert!(sent.open_reply(&twice).is_err());
+    let own = sent.open_reply(&reply.into_cell(&mut n.rng));
+    assert!(matches!(own, Ok(Outcome::Refused { hop: 0, status: Status::Busy })), "{own:?}");
 }

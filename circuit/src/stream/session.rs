@@ -56,7 +56,7 @@ pub(super) fn establish(
     };
     let keyed = CircuitKeyed::new(side, frozen(end, config)).map_err(|_| StreamError::Config)?;
     let keyed = Arc::new(keyed);
-    let transport = Arc::new(transport(end, config)?);
+    let transport = Arc::new(transport(end, config));
     let settings = endpoint_config()?;
     match end {
         End::Client => {
@@ -112,7 +112,7 @@ fn frozen(end: End, config: &StreamConfig) -> Frozen {
     Frozen {
         idle_ms: idle_ms(config).into(),
         packet: MTU.into(),
-        window: config.window,
+        window: end.other().window().into(),
         stream_window: STREAM_WINDOW.into(),
         streams: match end {
             End::Client => FIRST_STREAMS.into(),
@@ -135,12 +135,11 @@ fn endpoint_config() -> Result<Arc<EndpointConfig>, StreamError> {
 }
 
 /// The frozen profile (design, section 5).
-fn transport(end: End, config: &StreamConfig) -> Result<TransportConfig, StreamError> {
+fn transport(end: End, config: &StreamConfig) -> TransportConfig {
     let peer_opens = match end {
         End::Client => 0,
         End::Exit => FIRST_STREAMS,
     };
-    let window = VarInt::from_u64(config.window).map_err(|_| StreamError::Config)?;
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_THRESHOLD))
         .max_ack_delay(Some(ACK_DELAY))
@@ -153,7 +152,7 @@ fn transport(end: End, config: &StreamConfig) -> Result<TransportConfig, StreamE
         .allow_spin(false)
         .max_concurrent_bidi_streams(VarInt::from_u32(peer_opens))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .receive_window(window)
+        .receive_window(VarInt::from_u32(end.window()))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .send_window(STREAM_WINDOW.into())
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_ms(config)))))
@@ -166,7 +165,7 @@ fn transport(end: End, config: &StreamConfig) -> Result<TransportConfig, StreamE
         .datagram_send_buffer_size(0)
         .enable_segmentation_offload(true)
         .congestion_controller_factory(Arc::new(controller::Factory));
-    Ok(transport)
+    transport
 }
 
 /// The limits that each side believes of the other: no transport parameter ever travels.
@@ -176,7 +175,7 @@ struct Frozen {
     idle_ms: u64,
     /// The largest QUIC packet.
     packet: u64,
-    /// The first receive window of the connection.
+    /// The receive window of the connection.
     window: u64,
     /// The receive window of a stream.
     stream_window: u64,

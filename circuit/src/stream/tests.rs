@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use net::{Net, Rng, Spec, origin};
 
+mod frames;
 mod net;
 
 /// Two ends that nothing connects.
@@ -321,8 +322,7 @@ fn a_slow_reader_holds_the_sender_back() {
     net.transfer(0, 100, 30_000_000);
     net.hosts[0].appetite = 100_000;
     net.run(net.at(20_000), |_| false);
-    let window = StreamConfig::default().window;
-    assert_eq!(net.stats(0).receive_window, window);
+    let window = u64::from(STREAM_WINDOW);
     assert!(net.hosts[1].sent < window + 200_000 + (8 << 20), "{}", net.hosts[1].sent);
     assert!(net.pipes[1].bytes < window + 400_000, "{}", net.pipes[1].bytes);
     net.hosts[0].appetite = u64::MAX;
@@ -332,18 +332,27 @@ fn a_slow_reader_holds_the_sender_back() {
 }
 
 #[test]
-fn the_receive_window_grows_with_a_fast_reader() {
-    let mut net = Net::pair(10, Spec::clean(75), Spec::clean(75));
-    net.transfer(0, 100, 60_000_000);
-    assert!(net.run(net.at(20_000), |net| net.hosts[0].ended));
-    println!("60 MB over 150 ms in {:?}", net.now.duration_since(net.start));
-    assert_eq!(net.stats(0).receive_window, 8 << 20);
-
-    let mut net = Net::pair(10, Spec::clean(75), Spec::clean(75));
-    net.hosts[0].streams.limit_window(2 << 20);
-    net.transfer(0, 100, 20_000_000);
-    assert!(net.run(net.at(20_000), |net| net.hosts[0].ended));
-    assert_eq!(net.stats(0).receive_window, 2 << 20);
+fn streams_that_nobody_reads_stop_no_other() {
+    // The client does not read seven downloads; the exit does not read an upload.
+    for (reader, stalled, up, down) in [(0, 7, 100, 30_000_000), (1, 1, 30_000_000, 0)] {
+        let mut net = Net::pair(10, Spec::clean(20), Spec::clean(20));
+        let forget = |net: &mut Net, appetite| {
+            for (n, host) in net.hosts.iter_mut().enumerate() {
+                host.id = None;
+                (host.sent, host.got, host.ended) = (0, 0, false);
+                host.appetite = if n == reader { appetite } else { u64::MAX };
+            }
+        };
+        for n in 0..stalled {
+            forget(&mut net, 0);
+            net.transfer(0, up, down);
+            net.run(net.at(5_000 * (n + 1)), |_| false);
+            assert!(net.hosts[1 - reader].sent > 8_000_000, "as much as a stream may");
+        }
+        forget(&mut net, u64::MAX);
+        net.transfer(0, 200_000, 200_000);
+        assert!(net.run(net.at(60_000), |net| net.hosts[0].ended && net.hosts[1].ended), "{reader}");
+    }
 }
 
 #[test]

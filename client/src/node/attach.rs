@@ -82,13 +82,16 @@ impl ClientNode {
         let written = request.write(&mut writer).map_or(0, |()| writer.written());
         wish.stage = Stage::Asked { at: now.instant, wrote: false };
         wish.tries += 1;
-        // A fresh stream has room for a request.
-        let _ = self.flows.write(flow, bytes.get(..written).unwrap_or_default());
+        // A stream that is gone again is found out by its event.
+        let _ = self.flows.send(flow, bytes.get(..written).unwrap_or_default());
         self.events.push_back(Event::Writable(flow));
         true
     }
 
     fn build_missing(&mut self, now: Now, entry: Entry, missing: &BTreeMap<Option<Credentials>, u16>) {
+        if self.backoff.waits(now.instant) {
+            return;
+        }
         let building =
             self.pool.values().filter(|c| c.opened.is_none() && c.purpose == Purpose::Spare).count();
         let spare = self.pool.values().filter(|c| c.is_spare()).count();

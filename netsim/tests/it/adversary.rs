@@ -13,12 +13,12 @@ use netsim::network::Conditions;
 use netsim::seeds;
 use netsim::world::{Plan, World};
 
-use crate::evil::{Deed, EvilRelay, Wires};
+use crate::evil::{Deed, EvilRelay, Forgery, Wires};
 
 /// The longest time that any of this takes.
 const LONG: Duration = Duration::from_mins(1);
 
-/// A world of three relays whose middle one is evil.
+/// A world of three relays, one of which is evil: the middle one, unless another is named.
 struct Evil {
     world: World,
     wires: Rc<RefCell<Wires>>,
@@ -27,12 +27,22 @@ struct Evil {
 }
 
 fn evil_world(seed: u64, deed: Deed) -> Evil {
-    let mut world = Plan::new(seed, 3).build();
-    let (entry, exit) = (world.entry(), world.relays[2]);
+    evil_at(seed, 1, deed)
+}
+
+/// The relay at this place of all paths is evil.
+fn evil_at(seed: u64, place: usize, deed: Deed) -> Evil {
+    evil_in(&Plan::new(seed, 3), place, deed)
+}
+
+fn evil_in(plan: &Plan, place: usize, deed: Deed) -> Evil {
+    let mut world = plan.build();
+    let (entry, exit) = (world.entry(), *world.relays.last().expect("relays"));
     let middle = *world.relays.iter().find(|id| **id != entry && **id != exit).expect("a middle relay");
-    let Program::Relay(program) = world.sim.host(middle).program.clone() else { panic!("a relay") };
+    let evil = [entry, middle, exit][place];
+    let Program::Relay(program) = world.sim.host(evil).program.clone() else { panic!("a relay") };
     let (node, wires) = EvilRelay::new(*program, deed, world.sim.draw());
-    world.sim.replace(middle, Box::new(node));
+    world.sim.replace(evil, Box::new(node));
     Evil { world, wires, entry, exit }
 }
 
@@ -90,6 +100,111 @@ fn a_relay_that_does_nothing_wrong_or_repeats_a_cell_changes_nothing() {
             assert_eq!(wires.borrow().done, repeated);
             // circuit.window.1
             assert_eq!(world.sim.host(exit).drops.get(DropReason::LateCell), u64::from(repeated));
+        }
+    });
+}
+
+// circuit.cell.1, circuit.cell.6
+#[test]
+fn an_entry_that_tampers_ends_the_circuit_and_forges_nothing() {
+    // It is the last one before the client: nothing of what it adds to falls off.
+    let places = [0, 4, 19, 60, 80, 99, 100, 700, 1379];
+    seeds::each(1, |seed| {
+        for deed in places.into_iter().flat_map(|at| [Deed::FlipForward(at), Deed::FlipSealed(at)]) {
+            let Evil { mut world, wires, exit, .. } = evil_at(seed, 0, deed);
+            let app = transfer(&mut world, seed);
+            let outcome = world.finish(app, LONG).map(|(outcome, _)| outcome);
+            assert!(wires.borrow().done, "{deed:?} was not done");
+            assert_eq!((outcome, world.sim.app(app).wrong), (Some(Outcome::Reset), None), "{deed:?}");
+            world.sim.run_for(Duration::from_secs(10));
+            assert!(world.sim.client(world.client()).pool().is_empty(), "{deed:?}");
+            assert_eq!(world.sim.relay(exit).relay().circuits(), (0, 0), "{deed:?}");
+        }
+    });
+}
+
+// circuit.stream.1, circuit.stream.2
+#[test]
+fn an_exit_that_breaks_the_rules_of_quic_loses_the_circuit() {
+    // PING and an old kind of packet change nothing: there the client waits for an answer, and asks again.
+    let frames: [(&[u8], bool); 8] = [
+        (&[0x01], false),
+        (&[0x3f], true),
+        (&[0x18, 1, 0, 8, 7, 7, 7, 7, 7, 7, 7, 7, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9], true),
+        (&[0x06, 0, 1, b'h'], true),
+        // A stream that the exit opens.
+        (&[0x0a, 1, 1, b'h'], true),
+        (&[0x02, 0x40, 0x99, 0, 0, 0], true),
+        (&[0x1d, 7, 0], true),
+        (&[0x0a, 0], true),
+    ];
+    seeds::each(1, |seed| {
+        for (frames, ends) in frames {
+            let Evil { mut world, wires, .. } = evil_at(seed, 2, Deed::Say(frames));
+            let client = world.client();
+            let app = transfer(&mut world, seed);
+            assert!(world.sim.run_until(LONG, |_| wires.borrow().done));
+            let first = *world.sim.client(client).pool().keys().next().expect("a circuit");
+            world.sim.run_for(Duration::from_millis(300));
+            assert_eq!(!world.sim.client(client).pool().contains_key(&first), ends, "{frames:?}");
+            // It never serves anybody, and the application is told so.
+            let outcome = world.finish(app, LONG).map(|(outcome, _)| outcome);
+            assert!(matches!(outcome, Some(Outcome::Refused(_))), "{frames:?}: {outcome:?}");
+            world.sim.run_for(LONG);
+            let client = world.sim.client(client);
+            assert_eq!((client.streams(), client.flows().len()), (0, 0), "{frames:?}");
+        }
+    });
+}
+
+// circuit.reply.1, circuit.reply.3
+#[test]
+fn a_forged_reply_costs_one_circuit() {
+    seeds::each(2, |seed| {
+        for place in 0..2 {
+            for forgery in [Forgery::Random, Forgery::Zero, Forgery::Flip, Forgery::Second] {
+                let Evil { mut world, wires, .. } = evil_at(seed, place, Deed::Reply(forgery));
+                let app = transfer(&mut world, seed);
+                let outcome = world.finish(app, LONG);
+                assert!(
+                    matches!(outcome, Some((Outcome::Finished, _))),
+                    "{forgery:?} at {place}: {outcome:?}"
+                );
+                assert!(wires.borrow().done && world.sim.app(app).is_whole());
+                let client = world.sim.client(world.client());
+                // Only the first reply counts; of a second one nothing is seen behind the next relay.
+                let failed = u64::from(forgery != Forgery::Second);
+                assert_eq!(client.counts().failed, failed, "{forgery:?} at {place}");
+                assert_eq!(client.pool().len(), 1, "{forgery:?} at {place}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_entry_that_garbles_every_reply_is_left() {
+    seeds::each(3, |seed| {
+        let plan = Plan { relays: 5, ..Plan::new(seed, 3) };
+        let Evil { mut world, wires, .. } = evil_in(&plan, 0, Deed::Replies);
+        let app = transfer(&mut world, seed);
+        let outcome = world.finish(app, Duration::from_secs(5));
+        assert!(matches!(outcome, Some((Outcome::Finished, _))), "{outcome:?}");
+        assert!(wires.borrow().done && world.sim.app(app).is_whole());
+    });
+}
+
+#[test]
+fn who_cannot_avoid_a_relay_that_garbles_replies_does_not_ask_without_end() {
+    seeds::each(2, |seed| {
+        for place in 0..2 {
+            // Three relays for three hops: it is in every path.
+            let Evil { mut world, .. } = evil_at(seed, place, Deed::Replies);
+            let app = transfer(&mut world, seed);
+            world.sim.run_for(LONG);
+            assert!(matches!(world.sim.app(app).outcome(), Some(Outcome::Refused(_))));
+            let failed = world.sim.client(world.client()).counts().failed;
+            println!("seed {seed}: {failed} setups within a minute");
+            assert!((3..60).contains(&failed), "{failed}");
         }
     });
 }

@@ -36,6 +36,23 @@ pub(crate) enum Deed {
     Speak,
     /// Sends forward cells on to the previous relay.
     TurnBack,
+    /// At the end of the path: answers the first cell with a QUIC packet of these frames.
+    Say(&'static [u8]),
+    /// Does something to the first reply that it sends.
+    Reply(Forgery),
+    /// Sends random bytes in the place of every reply.
+    Replies,
+}
+
+/// What becomes of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forgery {
+    Random,
+    Zero,
+    /// One bit of what the hop behind has said is another.
+    Flip,
+    /// A second one, all random, follows.
+    Second,
 }
 
 /// What the test sees and says.
@@ -85,7 +102,8 @@ impl EvilRelay {
         let mut links = Links::new(config, draw());
         links.set_relays(program.view.iter().map(|relay| (relay.link_key, relay.id)));
         let random = Random::from_seed(draw());
-        let relay = Relay::new(RelayConfig::new(id), keys.onion, SeenSetups::restored([]), random);
+        let config = RelayConfig { exit: program.exit.is_some(), ..RelayConfig::new(id) };
+        let relay = Relay::new(config, keys.onion, SeenSetups::restored([]), random);
         let wires = Rc::<RefCell<Wires>>::default();
         let evil = Self {
             program,
@@ -121,10 +139,16 @@ impl EvilRelay {
             packet.cell()[at] ^= 4;
             self.did();
         }
-        let CellStep::Pass(mut next, mut next_word) =
-            self.relay.handle_cell(now.instant, link, word, packet.cell())?
-        else {
-            return Ok(Verdict::Consumed);
+        let step = self.relay.handle_cell(now.instant, link, word, packet.cell())?;
+        let (mut next, mut next_word) = match (step, self.deed) {
+            (CellStep::Pass(next, next_word), _) => (next, next_word),
+            (CellStep::Here(key), Deed::Say(frames)) if !self.wires.borrow().done => {
+                self.did();
+                // Key generation 1, packet number 0.
+                self.start(key, &[&[0x44, 0], frames, &[1, 0, 0, 0]].concat());
+                return Ok(Verdict::Consumed);
+            }
+            (CellStep::Here(_), _) => return Ok(Verdict::Consumed),
         };
         match deed {
             Deed::FlipForward(at) if forward => packet.cell()[at] ^= 4,
@@ -134,15 +158,8 @@ impl EvilRelay {
             }
             Deed::TurnBack if forward => (next, next_word) = (link, word),
             Deed::Speak if !forward => {
-                let mut cell = Box::new([0; circuit::packet::CELL]);
-                let written = write_body(body(&mut cell), BodyType::Quic, |data| {
-                    data[..40].fill(0x40);
-                    Some(40)
-                });
-                assert_eq!(written, Ok(Some(40)));
                 let key = self.relay.snapshot()[0].key;
-                let started = self.relay.start(key, &mut cell);
-                self.outbox.extend(started.map(|(back, word)| (back, word, cell)));
+                self.start(key, &[0x40; 40]);
             }
             _ => deed = Deed::Nothing,
         }
@@ -152,6 +169,41 @@ impl EvilRelay {
         packet.set_word(next_word);
         let (_, to) = self.links.seal(now, next, packet)?;
         Ok(Verdict::Forward(to))
+    }
+
+    /// Sends a cell of its own towards the client.
+    fn start(&mut self, key: CircuitKey, quic: &[u8]) {
+        let mut cell = Box::new([0; circuit::packet::CELL]);
+        let written = write_body(body(&mut cell), BodyType::Quic, |data| {
+            data[..quic.len()].copy_from_slice(quic);
+            Some(quic.len())
+        });
+        assert_eq!(written, Ok(Some(quic.len())));
+        let started = self.relay.start(key, &mut cell);
+        self.outbox.extend(started.map(|(back, word)| (back, word, cell)));
+    }
+
+    /// Does its deed to a reply.
+    fn forge(&mut self, link: LinkId, word: CircuitWord, cell: &mut Cell) {
+        let again = self.wires.borrow().done;
+        let forgery = match self.deed {
+            Deed::Reply(forgery) if !again => forgery,
+            Deed::Replies => Forgery::Random,
+            _ => return,
+        };
+        if word.kind() != Some(PacketType::Reply) {
+            return;
+        }
+        self.did();
+        match forgery {
+            Forgery::Random => self.rng.fill_bytes(cell),
+            Forgery::Zero => cell.fill(0),
+            Forgery::Flip => cell[200] ^= 1,
+            Forgery::Second => {
+                self.outbox.push_back((link, word, Box::new(*cell)));
+                self.rng.fill_bytes(cell);
+            }
+        }
     }
 
     fn did(&self) {
@@ -166,8 +218,12 @@ impl EvilRelay {
         }
         match word.kind() {
             Some(PacketType::Setup) => {
-                let from =
-                    From { link, peer: self.links.peer(link), our_opener: self.links.our_opener(link) };
+                let from = From {
+                    link,
+                    peer: self.links.peer(link),
+                    source: self.links.source(link),
+                    our_opener: self.links.our_opener(link),
+                };
                 self.relay.handle_setup(now, from, word, packet.cell())
             }
             Some(PacketType::Reply) => self.relay.handle_reply(now, link, word, packet.cell()),
@@ -191,7 +247,8 @@ impl EvilRelay {
         while let Some(action) = self.relay.poll_action() {
             match action {
                 Action::Log(entry) => self.events.push_back(Event::Persist(entry)),
-                Action::Send(link, word, cell) => {
+                Action::Send(link, word, mut cell) => {
+                    self.forge(link, word, &mut cell);
                     if word.kind() == Some(PacketType::Setup)
                         && let Some(peer) = self.links.peer(link).and_then(|id| self.peer(&id))
                     {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use directory::descriptor::EPOCH_SECONDS;
 use netsim::app::{Outcome, Wish};
 use netsim::content::{Ending, Exchange};
 use netsim::seeds;
-use netsim::world::Plan;
+use netsim::world::{Plan, World};
 
 #[test]
 fn requests_are_served_all_day() {
@@ -38,5 +39,31 @@ fn requests_are_served_all_day() {
         let relayed: usize = world.relays.iter().map(|id| world.sim.relay(*id).relay().circuits().0).sum();
         assert_eq!(relayed, 3 * world.sim.client(client).pool().len());
         assert_eq!(world.sim.client(client).counts().failed, 0);
+    });
+}
+
+// circuit.setup.9
+#[test]
+fn a_relay_without_circuits_erases_its_onion_keys_too() {
+    seeds::each(1, |seed| {
+        let mut world = Plan::new(seed, 3).build();
+        let app =
+            world.ask(Wish::new("site", Exchange { upload: 10, download: 10, seed, ending: Ending::Finish }));
+        assert!(matches!(world.finish(app, Duration::from_secs(10)), Some((Outcome::Finished, _))));
+        let client = world.client();
+        world.sim.kill(client);
+        let epochs = |world: &World| -> Vec<Vec<u32>> {
+            world.relays.iter().map(|id| world.sim.relay(*id).relay().epochs().collect()).collect()
+        };
+        world.sim.run_for(Duration::from_mins(1));
+        let before = epochs(&world);
+        let now = u32::try_from(world.sim.now().unix() / EPOCH_SECONDS).unwrap();
+        assert!(before.iter().all(|epochs| epochs[0] == now));
+        // Into the next epoch, and out of it.
+        for later in 1..=2 {
+            world.sim.run_for(Duration::from_secs(EPOCH_SECONDS));
+            let left: Vec<_> = epochs(&world).iter().map(|epochs| epochs[0]).collect();
+            assert_eq!(left, [now + later; 3]);
+        }
     });
 }

@@ -3,11 +3,15 @@
 #[cfg(test)]
 mod adversary;
 #[cfg(test)]
+mod deluge;
+#[cfg(test)]
 mod determinism;
 #[cfg(test)]
 mod evil;
 #[cfg(test)]
 mod failure;
+#[cfg(test)]
+mod flood;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
@@ -15,6 +19,14 @@ mod lifetime;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod rogue;
+#[cfg(test)]
+mod slow;
+#[cfg(test)]
 mod timing;
 #[cfg(test)]
 mod transfer;
+#[cfg(test)]
+mod wire;

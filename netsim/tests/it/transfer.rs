@@ -171,7 +171,7 @@ fn resets_pass_both_ways() {
         assert_eq!(world.finish(app, LONG).map(|(outcome, _)| outcome), Some(Outcome::Reset));
         assert_eq!(world.sim.app(app).wrong, None);
 
-        let wish = Exchange { upload: 10_000, download: 5_000_000, seed: !seed, ending: Ending::Finish };
+        let wish = Exchange { upload: 10_000, download: 50_000_000, seed: !seed, ending: Ending::Finish };
         let app = world.ask(Wish { reset_after: Some(100_000), ..Wish::new("site", wish) });
         assert_eq!(world.finish(app, LONG).map(|(outcome, _)| outcome), Some(Outcome::ResetByUs));
         world.sim.run_for(Duration::from_secs(10));
