@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use circuit::keys::RelayId;
 use router::policy::ExitPolicy;
 
@@ -146,10 +147,24 @@ impl Network {
     }
 }
 
+/// Settings that only one role has.
+const OF_RELAYS: [&str; 4] = ["listen", "state", "keys", "exit"];
+const OF_CLIENTS: [&str; 4] = ["socks", "hops", "prebuilt", "udp"];
+
+/// Whether a file has settings of the first list, and none of the second.
+fn is_of(source: &Source, own: &[&str], other: &[&str]) -> bool {
+    let any = |keys: &[&str]| keys.iter().any(|key| source.has(key));
+    any(own) && !any(other)
+}
+
 impl RelayConfig {
     /// Reads a relay's file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let source = Source::read(path)?;
+        if is_of(&source, &OF_CLIENTS, &OF_RELAYS) {
+            let name = path.display();
+            bail!("{name} is the file of a client, not of a relay; start it with: chive up --config {name}");
+        }
         let mut root = source.root(&["network", "signer", "listen", "state", "control", "keys", "exit"])?;
         let keys = root.section("keys", &["identity", "link", "onion"])?;
         let exit = root.section("exit", &["rules", "allow", "allow_single_hop"])?;
@@ -186,6 +201,12 @@ impl ClientConfig {
     /// Reads a client's file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let source = Source::read(path)?;
+        if is_of(&source, &OF_RELAYS, &OF_CLIENTS) {
+            let name = path.display();
+            bail!(
+                "{name} is the file of a relay, not of a client; start it with: chive relay run --config {name}"
+            );
+        }
         let root = source.root(&["network", "signer", "socks", "hops", "prebuilt", "udp", "control"])?;
         let socks = root.parsed("socks", "\"127.0.0.1:9050\"")?;
         Ok(Self {
@@ -261,6 +282,19 @@ mod tests {
         let line = 1 + text.lines().position(|line| line.starts_with("rules")).unwrap();
         assert!(error.contains(&format!("line {line}: `rules` cannot be")), "{error}");
         assert!(error.contains("drop *:25"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_the_other_role_says_so() {
+        let (_folder, path) = written(CLIENT_EXAMPLE);
+        let error = RelayConfig::read(&path).unwrap_err().to_string();
+        assert!(error.contains("is the file of a client") && error.contains("chive up --config"), "{error}");
+        let (_folder, path) = written(RELAY_EXAMPLE);
+        let error = ClientConfig::read(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("is the file of a relay") && error.contains("chive relay run --config"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use crate::cli::Up;
 use crate::config::{ClientConfig, KeyFiles, RelayConfig};
 use crate::control::{self, Control, Daemon};
+use crate::descriptors::{self, Need};
 use crate::keystore;
 use crate::network;
 use crate::output::Format;
@@ -25,6 +26,8 @@ use crate::outside;
 const ERASE_EVERY: Duration = Duration::from_mins(1);
 /// How often a client without a circuit says why.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whether a circuit stands.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a daemon that was asked to stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -56,20 +59,22 @@ pub(crate) fn on_this_thread<T>(what: impl Future<Output = anyhow::Result<T>>) -
     LocalSet::new().block_on(&runtime, what)
 }
 
-/// Waits for SIGINT or SIGTERM.
-pub(crate) async fn stop_signal() -> anyhow::Result<()> {
+/// Takes SIGINT and SIGTERM over from now on; the future waits for one of them.
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 /// `chive relay run`.
 pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
     let config = RelayConfig::read(config)?;
+    descriptors::raise(if config.exit.is_some() { Need::Exit } else { Need::Relay });
     let now = outside::unix();
     keystore::erase_expired(&config.keys.onion, now)?;
     let keys = keystore::read(&config.keys)?;
@@ -89,13 +94,14 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
             state: Some(config.state),
         })?;
         let mut control = Control::bind(&socket)?;
+        let stop = stop_signal()?;
         let (handle, listen) = (relay.handle(), relay.address());
         let ready =
             Ready { event: "ready", role: "relay", id: Some(RelayName(id)), listen, control: control.path() };
-        output.print(&ready, || format!("ready: relay {id} receives links on {listen}"))?;
+        announce(output, &ready, format!("ready: relay {id} receives links on {listen}"));
         let erasing = erase_on_time(&config.keys);
         tokio::select! {
-            end = attended(async { Ok(relay.run().await?) }, &mut control, Daemon::Relay(handle)) => end,
+            end = attended(async { Ok(relay.run().await?) }, &mut control, Daemon::Relay(handle), stop) => end,
             never = erasing => never,
         }
     })
@@ -104,6 +110,7 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
 /// `chive up`.
 pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
     let config = ClientConfig::read(&wanted.config)?;
+    descriptors::raise(Need::Client);
     let view = network::read(&config.network)?;
     let hops = wanted.hops.unwrap_or(config.hops);
     network::require_path(&view, hops)?;
@@ -118,6 +125,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             view,
         })?;
         let mut control = Control::bind(&socket)?;
+        let stop = stop_signal()?;
         let (handle, listen) = (client.handle(), client.socks_address());
         if !listen.ip().is_loopback() {
             tracing::warn!(
@@ -129,15 +137,39 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
         tokio::task::spawn_local(async move {
             if ready(&waiting).await {
                 let ready = Ready { event: "ready", role: "client", id: None, listen, control: &path };
-                let printed = output
-                    .print(&ready, || format!("ready: SOCKS5 on {listen}, {hops} relays in every path"));
-                if let Err(error) = printed {
-                    tracing::warn!(%error, "the ready line could not be printed");
-                }
+                announce(output, &ready, format!("ready: SOCKS5 on {listen}, {hops} relays in every path"));
+                watch_circuits(&waiting).await;
             }
         });
-        attended(async { Ok(client.run().await?) }, &mut control, Daemon::Client(handle)).await
+        attended(async { Ok(client.run().await?) }, &mut control, Daemon::Client(handle), stop).await
     })
+}
+
+/// Prints that a daemon can be used; one that nobody reads runs all the same.
+fn announce(output: Format, ready: &Ready<'_>, text: String) {
+    if let Err(error) = output.print(ready, || text) {
+        tracing::warn!(%error, "the ready line could not be printed");
+    }
+}
+
+/// Says once when no circuit stands any more, and once when one stands again.
+async fn watch_circuits(client: &client::driver::Handle) {
+    let mut stood = true;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(status) = client.status().await else {
+            return;
+        };
+        let stands = status.state == "ready";
+        match (stood, stands) {
+            (true, false) => {
+                tracing::warn!("no circuit stands any more ({}); `chive status` shows why", status.state);
+            }
+            (false, true) => tracing::info!("a circuit stands again"),
+            _ => {}
+        }
+        stood = stands;
+    }
 }
 
 /// Waits for the first circuit, and says from time to time why there is none.
@@ -159,13 +191,14 @@ async fn attended(
     running: impl Future<Output = anyhow::Result<()>>,
     control: &mut Control,
     daemon: Daemon,
+    stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut running = core::pin::pin!(running);
     let answering = control.serve(daemon.clone());
     tokio::select! {
         end = &mut running => return end,
         end = answering => end.context("the control API ended")?,
-        end = stop_signal() => end?,
+        () = stop => {}
     }
     daemon.stop();
     // What does not stop by itself in time is dropped.

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use crate::cli::Demo;
 use crate::control::{Control, Daemon};
 use crate::daemon::{on_this_thread, stop_signal};
+use crate::descriptors::{self, Need};
 use crate::failure::{Failure, Kind};
-use crate::output::{self, Format};
+use crate::output::{self, Format, NobodyReads};
 use crate::report::{bytes_text, float, path_text};
 
 mod network;
@@ -63,17 +64,24 @@ pub(crate) fn run(wanted: &Demo, output: Format) -> anyhow::Result<()> {
         let text = format!("a path of {} relays needs as many with --relays", wanted.hops);
         return Err(Failure::new(Kind::Usage, text).into());
     }
+    descriptors::raise(Need::Demo);
     on_this_thread(async {
         let mut nodes = Nodes::default();
+        let stop = stop_signal()?;
         let end = tokio::select! {
             end = play(wanted, output, &mut nodes) => end,
-            end = stop_signal() => end,
+            () = stop => Ok(()),
         };
         if output::is_terminal() && output == Format::Text && !wanted.check {
             output::replace_line("");
         }
         let stopped = nodes.stop().await;
-        end.and(stopped)
+        match end {
+            Err(error) if wanted.check && error.is::<NobodyReads>() => {
+                Err(anyhow!("the check did not end, for nobody reads standard output"))
+            }
+            end => end.and(stopped),
+        }
     })
 }
 

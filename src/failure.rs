@@ -38,6 +38,19 @@ impl Kind {
     }
 }
 
+/// The text of an error and of its causes, each said once: some errors name their cause themselves.
+pub(crate) fn text_of(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// An error of a certain kind; the text says what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -71,5 +84,16 @@ mod tests {
         let error = result.context("cannot start").unwrap_err();
         assert_eq!(Kind::of(&error).exit_code(), 5);
         assert_eq!(Kind::of(&anyhow::anyhow!("x")).exit_code(), 1);
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || std::io::Error::other("the disk is wet");
+        let named = anyhow::Error::from(cause()).context("cannot write: the disk is wet; dry it");
+        assert_eq!(text_of(&named), "cannot write: the disk is wet; dry it");
+        assert_eq!(
+            text_of(&anyhow::Error::from(cause()).context("cannot write")),
+            "cannot write: the disk is wet"
+        );
     }
 }

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Kind;
-use crate::output::Format;
+use crate::output::{Format, NobodyReads};
 
 mod cli;
 mod config;
@@ -18,6 +18,7 @@ mod control;
 mod control_client;
 mod daemon;
 mod demo;
+mod descriptors;
 mod failure;
 mod keystore;
 mod network;
@@ -34,9 +35,10 @@ fn main() -> ExitCode {
     log(&cli.command);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<NobodyReads>() => ExitCode::SUCCESS,
         Err(error) => {
             let kind = Kind::of(&error);
-            cli.output.print_error(kind, format!("{error:#}"));
+            cli.output.print_error(kind, failure::text_of(&error));
             ExitCode::from(kind.exit_code())
         }
     }
@@ -81,7 +83,7 @@ fn version(output: Format) -> anyhow::Result<()> {
 /// Help, version or wrong usage.
 fn not_parsed(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        output::line(error.to_string().trim_end());
+        let _ = output::line(error.to_string().trim_end());
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<_> = std::env::args().collect();
@@ -92,7 +94,7 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     if json {
         Format::Json.print_error(Kind::Usage, text.strip_prefix("error: ").unwrap_or(text).to_owned());
     } else if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        output::line(text);
+        let _ = output::line(text);
     } else {
         Format::Text.print_error(Kind::Usage, text.strip_prefix("error: ").unwrap_or(text).to_owned());
     }

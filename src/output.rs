@@ -1,7 +1,9 @@
 //! What the commands print: text for people or one JSON document per line, the same facts in both.
 
+use core::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -60,13 +62,17 @@ impl ErrorBody {
 }
 
 impl Format {
-    /// Prints a result, `text` for people and `body` for programs.
+    /// Prints a result, `text` for people and `body` for programs; fails with [`NobodyReads`] when standard output is
+    /// closed.
     pub(crate) fn print<T: Serialize>(self, body: &T, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        match self {
-            Self::Text => line(&text()),
-            Self::Json => line(&serde_json::to_string(&Document::new(body))?),
+        let text = match self {
+            Self::Text => text(),
+            Self::Json => serde_json::to_string(&Document::new(body))?,
+        };
+        match line(&text) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+            printed => printed.context("cannot write to standard output"),
         }
-        Ok(())
     }
 
     /// Prints an error: for people on standard error, for programs on standard output as any other document.
@@ -75,7 +81,9 @@ impl Format {
             Self::Text => {
                 let _ = writeln!(io::stderr(), "error: {message}");
             }
-            Self::Json => line(&serde_json::to_string(&ErrorBody::new(kind, message)).unwrap_or_default()),
+            Self::Json => {
+                let _ = line(&serde_json::to_string(&ErrorBody::new(kind, message)).unwrap_or_default());
+            }
         }
     }
 }
@@ -85,10 +93,22 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Prints a line at once; that nobody reads it any more is no failure.
-pub(crate) fn line(text: &str) {
+/// Standard output is closed: who read it has seen enough, which is no failure, and nothing more need be done for it.
+#[derive(Debug)]
+pub(crate) struct NobodyReads;
+
+impl fmt::Display for NobodyReads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads standard output")
+    }
+}
+
+impl core::error::Error for NobodyReads {}
+
+/// Prints a line at once.
+pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    writeln!(out, "{text}").and_then(|()| out.flush())
 }
 
 /// Replaces the last line of a terminal, without ending it.

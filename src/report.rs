@@ -160,6 +160,11 @@ fn build_text(report: &BuildReport) -> String {
     }
     if !report.failed.is_empty() {
         let _ = write!(text, "\nfailed: {}", counts_text(&report.failed));
+        if report.failed.contains_key("expired") {
+            text.push_str(
+                "\nexpired: a relay found the time of the setup wrong; check this computer's clock",
+            );
+        }
     }
     text
 }

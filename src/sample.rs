@@ -146,6 +146,11 @@ fn addresses(wanted: &Sample) -> anyhow::Result<Vec<SocketAddr>> {
             wanted.addresses.len()
         )));
     }
+    for (number, address) in wanted.addresses.iter().enumerate() {
+        if wanted.addresses.iter().take(number).any(|other| other == address) {
+            return Err(usage(format!("--addresses names {address} twice; every relay needs its own")));
+        }
+    }
     Ok(wanted.addresses.clone())
 }
 

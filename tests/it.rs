@@ -2,9 +2,18 @@
 
 #[cfg(test)]
 mod it {
+    mod capture;
     mod cli;
+    mod clock;
+    mod disk;
     mod e2e;
+    mod faults;
+    mod lab;
+    mod logs;
+    mod neighbour;
+    mod outage;
     mod processes;
+    mod replay;
     mod repo;
     mod socks;
     mod target;

@@ -91,7 +91,7 @@ impl NetworkFile {
         let network = NetworkId(root.hex("network")?);
         let expires = root.number("expires")?;
         if expires <= unix {
-            let problem = format!("the file expired {} hours ago", (unix - expires) / 3_600);
+            let problem = format!("the file expired {} ago", duration(unix - expires));
             return Err(root.error(
                 "expires",
                 problem,
@@ -170,6 +170,17 @@ impl NetworkFile {
     pub fn into_view(self) -> View {
         self.view
     }
+}
+
+/// A number of seconds as people say it, in its largest whole unit.
+fn duration(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 fn is_name(name: &str) -> bool {

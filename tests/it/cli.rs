@@ -1,14 +1,16 @@
 //! What the commands print and how they end, with no network behind them.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::processes::{Process, chive, document, free_addresses, sample, text};
+use super::processes::{Process, chive, command, document, eventually, free_addresses, sample, text};
 
 /// Runs a command that must fail with this exit code; its error, which must be the same for people and programs.
 fn error(code: i32, arguments: &[&str]) -> String {
@@ -55,6 +57,8 @@ fn wrong_usage_ends_with_2() {
     assert!(
         error(2, &["network", "sample", "--relays", "2", "--exits", "3", "--out", "x"]).contains("3 of 2")
     );
+    let twice = ["--relays", "3", "--out", "x", "--addresses", "10.0.0.1:7,10.0.0.2:7,10.0.0.1:7"];
+    assert!(error(2, &[&["network", "sample"], &twice[..]].concat()).contains("10.0.0.1:7 twice"));
     let rule = ["network", "sample", "--relays", "2", "--out", "x", "--exit-allow", "nowhere"];
     assert!(error(2, &rule).contains("nowhere"));
     assert_eq!(chive(&[]).status.code(), Some(2));
@@ -189,14 +193,76 @@ fn a_busy_port_names_its_setting() {
     let out = folder.path().join("net");
     let addresses = free_addresses(3);
     sample(&out, &addresses, 1);
-    let _udp = UdpSocket::bind(addresses[0]).unwrap();
+    let udp = UdpSocket::bind(addresses[0]).unwrap();
     let said = error(1, &run_relay(&out.join("relay1/relay.toml")));
     assert!(said.contains(&addresses[0].to_string()) && said.contains("setting `listen`"), "{said}");
+    assert_eq!(said.matches("in use").count(), 1, "{said}");
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = tcp.local_addr().unwrap().to_string();
     let config = out.join("client.toml");
     let said = error(1, &["up", "--config", config.to_str().unwrap(), "--socks", &busy]);
     assert!(said.contains(&busy) && said.contains("setting `socks`"), "{said}");
+    assert_eq!(said.matches("in use").count(), 1, "{said}");
+    // What was refused has taken and harmed nothing.
+    drop((udp, tcp));
+    let mut relay = Process::start(folder.path(), &run_relay(&out.join("relay1/relay.toml")));
+    assert!(relay.line().starts_with("ready: relay "));
+    relay.end_by("TERM");
+}
+
+#[test]
+fn a_file_of_the_other_role_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net");
+    sample(&out, &free_addresses(1), 1);
+    let said = error(1, &run_relay(&out.join("client.toml")));
+    assert!(said.contains("client.toml is the file of a client, not of a relay"), "{said}");
+    let said = error(1, &["up", "--config", out.join("relay1/relay.toml").to_str().unwrap()]);
+    assert!(said.contains("relay.toml is the file of a relay, not of a client"), "{said}");
+}
+
+#[test]
+fn the_demonstration_ends_when_nobody_reads_it() {
+    for (arguments, code) in [(&["demo"][..], 0), (&["demo", "--check"], 1)] {
+        let mut demo = command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(demo.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("[1/5]"), "{line}");
+        let ended = eventually("its end", || demo.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(code), "{arguments:?}");
+    }
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command(&["version"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot write to standard output"));
+}
+
+#[test]
+fn daemons_raise_their_limit_of_descriptors() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net");
+    sample(&out, &free_addresses(1), 1);
+    let config = out.join("relay1/relay.toml");
+    let limited = |limits: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")]).arg(env!("CARGO_BIN_EXE_chive"));
+        let mut relay = Process::run(folder.path(), {
+            command.args(run_relay(&config));
+            command
+        });
+        relay.line();
+        let limits = fs::read_to_string(relay.proc("limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let numbers: Vec<_> = line.split_ascii_whitespace().skip(3).take(2).map(str::to_owned).collect();
+        relay.end_by("TERM");
+        (numbers, relay.log())
+    };
+    let (limits, _) = limited("ulimit -Sn 64");
+    assert!(limits[0] == limits[1] && limits[0] != "64", "{limits:?}");
+    // An exit with so few says so.
+    let (limits, log) = limited("ulimit -n 128");
+    assert_eq!(limits, ["128", "128"]);
+    assert!(log.contains("only 128 files and connections can be open at once"), "{log}");
 }
 
 #[test]

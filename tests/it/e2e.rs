@@ -94,6 +94,22 @@ fn a_hundred_fetches_at_once_come_out_right() {
     });
 }
 
+#[test]
+fn a_reader_that_is_slow_holds_up_nobody_else() {
+    let network = Network::start(3);
+    let client = network.client("client", 3);
+    let target = Target::open();
+    // More than all buffers on the way hold.
+    let mut slow = connect(client.socks, None, &ip(target.address)).unwrap();
+    slow.write_all(format!("give {}\n", 10 * TEN_MB).as_bytes()).unwrap();
+    let mut bytes = vec![0; TEN_MB];
+    for _ in 0..5 {
+        slow.read_exact(&mut bytes).unwrap();
+        assert_eq!(download(client.socks, &target, 1_000), pattern(1_000));
+    }
+    assert_eq!(client.busy_circuits().len(), 1);
+}
+
 // circuit.stream.3
 #[test]
 fn one_direction_may_end_before_the_other() {

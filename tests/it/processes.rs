@@ -1,6 +1,6 @@
 //! Processes of the binary, and a whole network of them.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
@@ -16,7 +16,8 @@ use tempfile::TempDir;
 /// How long anything may take on a machine that is busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-fn command(arguments: &[&str]) -> Command {
+/// A command of the binary, not yet run.
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chive"));
     command.args(arguments).stdin(Stdio::null()).env_remove("CHIVE_LOG");
     command
@@ -50,9 +51,18 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the binary with its log in `folder`.
     pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::run(folder, command(arguments))
+    }
+
+    /// Starts a command that becomes the binary, with its log in `folder`.
+    pub(crate) fn run(folder: &Path, mut command: Command) -> Self {
         let (_, log) = tempfile::Builder::new().prefix("log").tempfile_in(folder).unwrap().keep().unwrap();
-        let mut child =
-            command(arguments).stdout(Stdio::piped()).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -68,6 +78,24 @@ impl Process {
         self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line came; its log: {}", self.log()))
     }
 
+    /// The line by which it says that it can be used.
+    pub(crate) fn ready(&self, role: &str) -> Value {
+        let ready: Value = serde_json::from_str(&self.line()).unwrap();
+        assert_eq!((&ready["event"], &ready["role"]), (&"ready".into(), &role.into()), "{ready}");
+        ready
+    }
+
+    /// Waits until it has written this to standard error.
+    pub(crate) fn logs(&self, what: &str) {
+        for _ in 0..PATIENCE.as_millis() / 100 {
+            if self.log().contains(what) {
+                return;
+            }
+            thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("`{what}` is not in its log: {}", self.log());
+    }
+
     /// What it wrote to standard error.
     pub(crate) fn log(&self) -> String {
         let mut text = String::new();
@@ -79,6 +107,29 @@ impl Process {
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Ends it at once, without a word.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Its descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// Its memory in KiB: `VmRSS` now, `VmHWM` at most.
+    pub(crate) fn memory(&self, what: &str) -> u64 {
+        let status = fs::read_to_string(self.proc("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+        line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+    }
+
+    /// A file or folder that the kernel shows of it.
+    pub(crate) fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.child.id()))
     }
 
     /// Waits for its end.
@@ -180,30 +231,59 @@ impl Network {
 
     /// Starts a relay and waits until it runs; numbers begin at 1.
     pub(crate) fn start_relay(&self, number: usize) -> Process {
-        let config = self.file(&format!("relay{number}/relay.toml"));
-        let relay = Process::start(
-            self.folder.path(),
-            &["relay", "run", "--config", config.to_str().unwrap(), "--output", "json"],
-        );
-        let ready: Value = serde_json::from_str(&relay.line()).unwrap();
-        assert_eq!((&ready["event"], &ready["role"]), (&"ready".into(), &"relay".into()));
+        self.start_relay_by(self.relay_command(number))
+    }
+
+    /// Starts a relay by the command that runs it, and waits until it runs.
+    pub(crate) fn start_relay_by(&self, command: Command) -> Process {
+        let relay = Process::run(self.folder.path(), command);
+        relay.ready("relay");
         relay
+    }
+
+    /// The command that runs a relay.
+    pub(crate) fn relay_command(&self, number: usize) -> Command {
+        let config = self.file(&format!("relay{number}/relay.toml"));
+        command(&["relay", "run", "--config", config.to_str().unwrap(), "--output", "json"])
+    }
+
+    /// The number of the relay at this place of the only path that carries streams now; the entry's place is 0.
+    pub(crate) fn number_in_path(&self, client: &Client, place: usize) -> usize {
+        let circuits = client.busy_circuits();
+        let [circuit] = circuits.as_slice() else { panic!("one circuit carries the stream: {circuits:?}") };
+        let address = circuit["path"][place]["address"].as_str().unwrap().parse().unwrap();
+        1 + self.addresses.iter().position(|known| *known == address).unwrap()
+    }
+
+    /// What a relay says of itself.
+    pub(crate) fn relay_status(&self, number: usize) -> Value {
+        let control = self.file(&format!("relay{number}/run/control.sock"));
+        document(&["status", "--control", control.to_str().unwrap()])
     }
 
     /// Starts a client and waits for its first circuit; `name` is that of its control socket.
     pub(crate) fn client(&self, name: &str, hops: usize) -> Client {
-        let config = self.file(&format!("{name}.toml"));
-        let text = std::fs::read_to_string(self.file("client.toml")).unwrap();
-        std::fs::write(&config, text.replace("run/control.sock", &format!("run/{name}.sock"))).unwrap();
-        let arguments = ["up", "--config", config.to_str().unwrap(), "--socks", "127.0.0.1:0"];
-        let hops = hops.to_string();
-        let more = ["--hops", &hops, "--output", "json"];
-        let process = Process::start(self.folder.path(), &[&arguments[..], &more].concat());
-        let ready: Value = serde_json::from_str(&process.line()).unwrap();
-        assert_eq!((&ready["event"], &ready["role"]), (&"ready".into(), &"client".into()));
+        self.client_of(self.client_command(name, hops))
+    }
+
+    /// Starts a client by the command that runs it, and waits for its first circuit.
+    pub(crate) fn client_of(&self, command: Command) -> Client {
+        let process = Process::run(self.folder.path(), command);
+        let ready = process.ready("client");
         let socks = ready["listen"].as_str().unwrap().parse().unwrap();
         let control = ready["control"].as_str().unwrap().into();
         Client { process, socks, control }
+    }
+
+    /// The command that runs a client; `name` is that of its control socket.
+    pub(crate) fn client_command(&self, name: &str, hops: usize) -> Command {
+        let config = self.file(&format!("{name}.up.toml"));
+        let text = fs::read_to_string(self.file("client.toml")).unwrap();
+        fs::write(&config, text.replace("run/control.sock", &format!("run/{name}.sock"))).unwrap();
+        let arguments = ["up", "--config", config.to_str().unwrap(), "--socks", "127.0.0.1:0"];
+        let hops = hops.to_string();
+        let more = ["--hops", &hops, "--output", "json"];
+        command(&[&arguments[..], &more].concat())
     }
 }
 

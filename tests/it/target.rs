@@ -18,12 +18,38 @@ struct Notes {
     after_half_close: Vec<u8>,
 }
 
-/// Bytes that are the same for the same count, and differ everywhere.
+/// Bytes without end that are the same every time, and differ everywhere.
+pub(crate) struct Pattern(blake3::OutputReader);
+
+impl Pattern {
+    /// From the first on.
+    pub(crate) fn new() -> Self {
+        Self(blake3::Hasher::new_derive_key("chive test pattern").finalize_xof())
+    }
+
+    /// The next bytes.
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill(bytes);
+    }
+}
+
+/// The first bytes of the pattern.
 pub(crate) fn pattern(count: usize) -> Vec<u8> {
-    let mut output = blake3::Hasher::new_derive_key("chive test pattern").finalize_xof();
     let mut bytes = vec![0; count];
-    output.fill(&mut bytes);
+    Pattern::new().fill(&mut bytes);
     bytes
+}
+
+/// Writes the first bytes of the pattern.
+fn give(stream: &mut TcpStream, count: usize) -> std::io::Result<()> {
+    let (mut pattern, mut piece, mut left) = (Pattern::new(), vec![0; 1 << 16], count);
+    while left > 0 {
+        let now = &mut piece[..left.min(1 << 16)];
+        pattern.fill(now);
+        stream.write_all(now)?;
+        left -= now.len();
+    }
+    Ok(())
 }
 
 /// Names bytes.
@@ -34,7 +60,12 @@ pub(crate) fn hash(bytes: &[u8]) -> String {
 impl Target {
     /// Opens it on a free port.
     pub(crate) fn open() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::open_at(([127, 0, 0, 1], 0).into())
+    }
+
+    /// Opens it at an address.
+    pub(crate) fn open_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let notes = Arc::new(Mutex::new(Notes::default()));
         let shared = Arc::clone(&notes);
@@ -77,11 +108,10 @@ fn serve(mut stream: TcpStream, notes: &Mutex<Notes>) -> std::io::Result<()> {
         ["GET", path, _] => {
             let count = path.trim_start_matches('/').parse().unwrap_or(0);
             while from.read_line(&mut line)? > 2 {}
-            let body = pattern(count);
             write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {count}\r\nconnection: close\r\n\r\n")?;
-            stream.write_all(&body)?;
+            give(&mut stream, count)?;
         }
-        ["give", count] => stream.write_all(&pattern(count.parse().map_err(std::io::Error::other)?))?,
+        ["give", count] => give(&mut stream, count.parse().map_err(std::io::Error::other)?)?,
         ["take"] => {
             let mut bytes = Vec::new();
             from.read_to_end(&mut bytes)?;

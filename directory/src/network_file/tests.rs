@@ -116,6 +116,10 @@ fn a_file_expires_with_its_first_descriptor() {
     assert_eq!(NetworkFile::parse(&text, "", None, NOW + 7_200).unwrap_err().key, "expires");
     let error = NetworkFile::parse(&text, "", None, NOW + 3 * 7_200).unwrap_err();
     assert_eq!((error.key.as_str(), error.problem.as_str()), ("expires", "the file expired 4 hours ago"));
+    for (later, text) in [(0, "0 seconds"), (60, "1 minute"), (3_600, "1 hour"), (172_800, "2 days")] {
+        let error = NetworkFile::parse(&file.to_text(), "", None, NOW + 7_200 + later).unwrap_err();
+        assert_eq!(error.problem, format!("the file expired {text} ago"));
+    }
     let short = with(1, |d| d.expires = NOW + 10);
     let error =
         error_at(&around(&[line_of(&short)], &create([signed(1)])), "descriptor", "relay[1].descriptor");

@@ -1,0 +1,110 @@
+//! Descriptors, and the file that lists them.
+
+use std::cell::OnceCell;
+
+use circuit::keys::DhPublic;
+use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor};
+use directory::exit_summary::ExitSummary;
+use directory::network_file::NetworkFile;
+use directory::view::View;
+
+use crate::edits::edit_text;
+use crate::fixture::{NETWORK, UNIX, epoch, identity, link_key, onion_key};
+use crate::input::Input;
+use crate::neighbour::address;
+
+const LABEL: &str = "chive descriptor 1";
+
+/// A relay's descriptor; that of every second one is an exit's.
+pub(crate) fn sample(n: u8) -> SignedDescriptor {
+    let descriptor = Descriptor {
+        id: identity(n).id(),
+        network: NETWORK,
+        sequence: 7,
+        issued: UNIX - 50,
+        expires: UNIX + EPOCH_SECONDS,
+        link_key: link_key(n).public(),
+        first_epoch: epoch(),
+        onion_keys: vec![onion_key(n).public(), onion_key(n).public(), DhPublic([n; 32])],
+        addresses: vec![address(n), "[2001:db8::1]:4433".parse().unwrap()],
+        exit: (n % 2 == 1).then(|| ExitSummary::new(vec![80..=80, 443..=443]).unwrap()),
+        country: Some(*b"DE"),
+        operator: format!("operator {n}"),
+        version: "chive 0.1.0".to_owned(),
+    };
+    SignedDescriptor::sign(descriptor, &identity(n)).unwrap()
+}
+
+/// Signs any bytes as a relay could.
+fn sign(body: &[u8]) -> Vec<u8> {
+    [body, &identity(1).sign(LABEL, body)].concat()
+}
+
+/// A descriptor that is believed is the only form of what it says, and no part of it is one.
+///
+/// The first byte decides whether the bytes are signed here, as a relay can sign whatever it likes.
+pub fn descriptor(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (signs, cut) = (input.u8() & 1 == 1, usize::from(input.u16()));
+    let mut bytes = input.rest().to_vec();
+    if signs {
+        for (place, value) in [(5, &identity(1).id().0[..]), (37, &NETWORK.0)] {
+            if let Some(to) = bytes.get_mut(place..place + value.len()) {
+                to.copy_from_slice(value);
+            }
+        }
+        bytes = sign(&bytes);
+    }
+    let Ok(signed) = SignedDescriptor::parse(&bytes, NETWORK, UNIX) else { return };
+    assert_eq!(signed.bytes(), bytes);
+    assert!(signed.expires > UNIX && signed.network == NETWORK);
+    if signed.id == identity(1).id() {
+        let again = SignedDescriptor::sign(Descriptor::clone(&signed), &identity(1));
+        assert_eq!(again, Ok(signed));
+    }
+    let (body, _) = bytes.split_last_chunk::<64>().unwrap();
+    let part = &body[..cut % body.len()];
+    SignedDescriptor::parse(&sign(part), NETWORK, UNIX).unwrap_err();
+    SignedDescriptor::parse(&sign(&[body, &[0]].concat()), NETWORK, UNIX).unwrap_err();
+}
+
+/// The text of a real file of three relays.
+pub(crate) fn sample_file() -> String {
+    thread_local!(static TEXT: OnceCell<String> = const { OnceCell::new() });
+    TEXT.with(|text| {
+        text.get_or_init(|| {
+            let mut view = View::new(NETWORK);
+            (1..4).for_each(|n| view.insert(sample(n)).unwrap());
+            NetworkFile::create("sample", view, &identity(9)).unwrap().to_text()
+        })
+        .clone()
+    })
+}
+
+/// A file that is believed says the same when it is written again; what is wrong with another is said in one line that
+/// exists and that a terminal can show.
+///
+/// The first byte decides whether the bytes are the text, or changes to a real one.
+pub fn network_file(data: &[u8]) {
+    let mut input = Input::new(data);
+    let text = if input.u8() & 1 == 0 {
+        input.rest().to_vec()
+    } else {
+        let mut text = sample_file().into_bytes();
+        edit_text(&mut input, &mut text);
+        text
+    };
+    let Ok(text) = String::from_utf8(text) else { return };
+    let pinned = identity(9).id();
+    match NetworkFile::parse(&text, "file", Some(pinned), UNIX) {
+        Ok(file) => {
+            assert_eq!((file.signer(), file.name()), (pinned, "sample"));
+            assert_eq!(NetworkFile::parse(&file.to_text(), "file", Some(pinned), UNIX), Ok(file));
+        }
+        Err(error) => {
+            assert!((1..=1 + text.matches('\n').count()).contains(&error.line), "{error:?}");
+            let said = error.to_string();
+            assert!(!said.chars().any(char::is_control), "{said:?}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A relay whose disk is full.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::neighbour::{Answer, Neighbour};
+use super::processes::{Network, Process, eventually, text};
+
+const OWN: usize = 1;
+const VICTIM: usize = 2;
+/// The head of a log, and the length of an entry.
+const HEAD: u64 = 8;
+const ENTRY: u64 = 20;
+/// An answer that has not come by then does not come.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Fills the disk of a folder, and gives the file that does.
+fn fill(folder: &Path) -> PathBuf {
+    let ballast = folder.join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[1; 512]).is_ok() {}
+    ballast
+}
+
+/// Puts what the state folder holds onto a disk of 64 KiB in its place, which only this process and its children see.
+const ON_SMALL_DISK: &str = "cp -a \"$0\" \"$0.kept\" && mount -t tmpfs -o size=64k,mode=700 none \"$0\" && \
+                             cp -a \"$0.kept/.\" \"$0\"";
+
+/// A shell script that has a relay's state folder as `$0`, and the command that runs the relay as `$@`.
+fn on_small_disk(network: &Network, number: usize, script: &str) -> Command {
+    let relay = network.relay_command(number);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    command.arg(network.file(&format!("relay{number}/state")));
+    command.arg(relay.get_program()).args(relay.get_args()).env_remove("CHIVE_LOG");
+    command
+}
+
+// circuit.setup.4
+#[test]
+#[ignore = "needs root: mounts a small disk"]
+fn a_relay_on_a_full_disk_answers_no_setup_and_recovers() {
+    let mut network = Network::start(2);
+    network.relays.iter_mut().for_each(Process::kill);
+    let script = format!("{ON_SMALL_DISK} && exec \"$@\"");
+    network.relays[VICTIM - 1] = network.start_relay_by(on_small_disk(&network, VICTIM, &script));
+    let relay = &network.relays[VICTIM - 1];
+    // The disk is seen by the relay's own mount only.
+    let state = network.file(&format!("relay{VICTIM}/state"));
+    let state = relay.proc("root").join(state.strip_prefix("/").unwrap());
+    let log = || fs::metadata(state.join("seen.log")).unwrap().len();
+    let ballast = fill(&state);
+    let mut neighbour = Neighbour::of(&network, OWN, VICTIM);
+    // The log's last page has room left.
+    let mut answered = 0;
+    let refused = loop {
+        let setup = neighbour.setup();
+        match neighbour.ask_for(SOON, &setup) {
+            Answer::Stands => answered += 1,
+            Answer::Nothing => break setup,
+            Answer::Refused(status) => panic!("{}", status.as_str()),
+        }
+        assert!(answered < 1_000, "the disk is not full");
+    };
+    assert!(relay.log().contains("make room on the disk of the folder that the setting `state` names"));
+    // What was answered is logged, and nothing else.
+    assert_eq!(log(), HEAD + answered * ENTRY);
+    assert_eq!(network.relay_status(VICTIM)["circuits"]["half_open"], 0);
+
+    fs::remove_file(ballast).unwrap();
+    eventually("a setup is answered again", || {
+        let setup = neighbour.setup();
+        (neighbour.ask_for(SOON, &setup) == Answer::Stands).then_some(())
+    });
+    assert_eq!(log(), HEAD + (answered + 1) * ENTRY);
+    // It was not answered then, and its tag is with those that are seen.
+    assert_eq!(neighbour.ask_before_another(&refused), Answer::Nothing);
+}
+
+// circuit.setup.6
+#[test]
+#[ignore = "needs root: mounts a small disk"]
+fn a_relay_that_starts_on_a_full_disk_says_what_to_do_and_keeps_its_log() {
+    let mut network = Network::start(1);
+    network.relays[0].end_by("TERM");
+    let script = format!(
+        "{ON_SMALL_DISK}; cat /dev/zero >\"$0/ballast\" 2>&-; \"$@\"; code=$?; \
+                          cmp \"$0/seen.log\" \"$0.kept/seen.log\" && exit $code; exit 99"
+    );
+    let output = on_small_disk(&network, 1, &script).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let said = said["error"]["message"].as_str().unwrap();
+    assert!(said.contains("make room on the disk of the folder that the setting `state` names"), "{said}");
+    assert_eq!(said.matches("No space left").count(), 1, "{said}");
+}
