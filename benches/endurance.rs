@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 
     one_circuit(&client, &target, gigabytes);
     show(&format!("after {gigabytes} GB over one circuit"), &network, &client);
-    short_streams(client.socks, &target, streams);
+    println!("{:.0} short streams per second", short_streams(client.socks, &target, streams));
     show(&format!("after {streams} short streams"), &network, &client);
     let held: Vec<_> = (0..circuits).map(|user| hold(client.socks, &target, user)).collect();
     let ready = client.ask(&["status"])["circuits"]["ready"].as_u64().unwrap();
@@ -138,7 +138,8 @@ fn take(proxy: SocketAddr, target: &Target, bytes: &[u8]) {
     assert_eq!(answer, hash(bytes));
 }
 
-fn short_streams(proxy: SocketAddr, target: &Target, streams: u64) {
+/// So many short streams one after the other, [`AT_ONCE`] of them under way; how many per second.
+fn short_streams(proxy: SocketAddr, target: &Target, streams: u64) -> f64 {
     let left = AtomicU64::new(streams);
     let start = Instant::now();
     let one = |left: u64| left.checked_sub(1);
@@ -151,7 +152,7 @@ fn short_streams(proxy: SocketAddr, target: &Target, streams: u64) {
             });
         }
     });
-    println!("{:.0} short streams per second", streams as f64 / start.elapsed().as_secs_f64());
+    streams as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Opens a stream on a circuit of its own.

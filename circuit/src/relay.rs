@@ -120,6 +120,8 @@ struct Waiting {
     onward: Cell,
     parity: bool,
     deadline: Instant,
+    /// It was passed on twice.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -298,7 +300,14 @@ impl Relay {
             let onward = received.onward(&block);
             let deadline = now.after(HALF_OPEN);
             let answer = received.into_answer();
-            State::Waiting(Box::new(Waiting { answer, block, onward, parity: word.parity(), deadline }))
+            State::Waiting(Box::new(Waiting {
+                answer,
+                block,
+                onward,
+                parity: word.parity(),
+                deadline,
+                again: false,
+            }))
         };
         let circuit = Circuit {
             state,
@@ -564,12 +573,29 @@ impl Relay {
             if self.circuits.get(key).is_some_and(|c| matches!(c.state, State::Waiting(_)))
                 && side == Side::Next
             {
-                self.give_up(now.instant, key, Status::Unreachable);
+                self.pass_again(now, key);
             } else {
                 self.end(now, key, Some(side));
             }
         }
         self.neighbours.remove(&link);
+    }
+
+    /// The next relay has lost what was sent to it, as it does when it restarts: it is asked once more.
+    fn pass_again(&mut self, now: Now, key: CircuitKey) {
+        let held = self.circuits.unbind(now.instant, key, Side::Next);
+        let again = match self.circuits.get_mut(key) {
+            Some(Circuit { state: State::Waiting(waiting), .. }) if !waiting.again => {
+                waiting.again = true;
+                Some(waiting.block.next_id)
+            }
+            _ => None,
+        };
+        self.actions.extend(held.map(Action::Release));
+        match again {
+            Some(next) => self.actions.push_back(Action::Extend(key, next)),
+            None => self.give_up(now.instant, key, Status::Unreachable),
+        }
     }
 
     fn end(&mut self, now: Now, key: CircuitKey, came_from: Option<Side>) {

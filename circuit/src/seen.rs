@@ -52,7 +52,13 @@ impl SeenSetups {
 
     /// Nothing is known: the log was missing or torn at `minute` (circuit.setup.6).
     pub fn lost(minute: u32) -> Self {
-        Self { not_before: Some(minute.saturating_add(MAX_AHEAD)), ..Self::restored([]) }
+        Self::restored([]).without(minute)
+    }
+
+    /// Tags of setups that came until `minute` may be missing (circuit.setup.6).
+    #[must_use]
+    pub fn without(self, minute: u32) -> Self {
+        Self { not_before: self.not_before.max(Some(minute.saturating_add(MAX_AHEAD))), ..self }
     }
 
     /// Looks a setup up and, if it is fresh, records it.
@@ -110,6 +116,8 @@ impl SeenSetups {
             if oldest.key().saturating_add(KEPT_MINUTES) >= now_minute {
                 return;
             }
+            // Should the clock go back, they are missed.
+            self.not_before = self.not_before.max(Some(*oldest.key()));
             self.tags = self.tags.saturating_sub(oldest.remove().len());
         }
     }
@@ -149,6 +157,10 @@ mod tests {
         assert_eq!(seen.admit(100, [1; 16], 100), Admission::Fresh);
         assert_eq!(seen.admit(40, [1; 16], 40), Admission::Fresh);
         assert_eq!(seen.admit(100, [1; 16], 100), Admission::Seen);
+        // An hour ahead, and back.
+        assert_eq!(seen.admit(160, [2; 16], 160), Admission::Fresh);
+        assert_eq!(seen.admit(101, [1; 16], 100), Admission::TooEarly);
+        assert_eq!(seen.admit(101, [3; 16], 101), Admission::Fresh);
     }
 
     #[test]

@@ -167,6 +167,19 @@ impl<T> Table<T> {
         true
     }
 
+    /// Takes the name of one side away, which rests as if the circuit had ended; the link that it was on.
+    pub fn unbind(&mut self, now: Instant, key: CircuitKey, side: Side) -> Option<LinkId> {
+        let entry = self.entry_mut(key)?;
+        let name = match side {
+            Side::Previous => entry.previous.take(),
+            Side::Next => entry.next.take(),
+        }?;
+        self.halves.remove(&name);
+        self.retired.insert(name);
+        self.retired_until.entry(now + RETIRED).or_default().push(name);
+        Some(name.0)
+    }
+
     /// The circuit's link and word (of type cell) on one side.
     pub fn name(&self, key: CircuitKey, side: Side) -> Option<(LinkId, CircuitWord)> {
         let entry = self.entry(key)?;

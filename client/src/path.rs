@@ -70,8 +70,9 @@ impl Paths {
         self.avoided.remove(relay);
     }
 
-    fn is_avoided(&self, now: Now, relay: &RelayId) -> bool {
-        self.avoided.get(relay).is_some_and(|until| *until > now.instant)
+    /// Whether a relay may have failed a while ago, and has taken part in nothing that worked since.
+    pub fn is_avoided(&self, now: Instant, relay: &RelayId) -> bool {
+        self.avoided.get(relay).is_some_and(|until| *until > now)
     }
 
     /// The entry to be used; a new one only when all are avoided that were used before, and while they are few.
@@ -86,7 +87,7 @@ impl Paths {
         }
         self.entries
             .retain(|id| usable.iter().any(|relay| relay.id == *id && (!single || relay.exit.is_some())));
-        if let Some(entry) = self.entries.iter().find(|id| !self.is_avoided(now, id)) {
+        if let Some(entry) = self.entries.iter().find(|id| !self.is_avoided(now.instant, id)) {
             return Ok(*entry);
         }
         // When nobody answers it may be our own network: the one that was avoided first is tried again.
@@ -105,7 +106,7 @@ impl Paths {
             let suits = |relay: &&&SignedDescriptor| {
                 let fit = relay.exit.is_some() == single;
                 let new = !self.entries.contains(&relay.id);
-                new && rank(self.is_avoided(now, &relay.id), fit, spare_exits && !single)
+                new && rank(self.is_avoided(now.instant, &relay.id), fit, spare_exits && !single)
             };
             let ids: Vec<_> = usable.iter().filter(suits).map(|relay| relay.id).collect();
             if let Some(entry) = self.pick(&ids) {
@@ -162,10 +163,12 @@ impl Paths {
         Ok(path.iter().filter_map(|id| hop(view, now, id)).collect())
     }
 
-    /// One of them at random; of those that are not avoided, if there are any.
+    /// One of them at random, of those that are not avoided; if all are, of those whose failure is longest ago.
     fn pick_trusted(&mut self, now: Now, ids: &[RelayId]) -> Option<RelayId> {
-        let trusted: Vec<_> = ids.iter().copied().filter(|id| !self.is_avoided(now, id)).collect();
-        if trusted.is_empty() { self.pick(ids) } else { self.pick(&trusted) }
+        let failed = |id: &RelayId| self.avoided.get(id).filter(|until| **until > now.instant).copied();
+        let longest_ago = ids.iter().map(failed).min()?;
+        let best: Vec<_> = ids.iter().copied().filter(|id| failed(id) == longest_ago).collect();
+        self.pick(&best)
     }
 
     fn pick(&mut self, ids: &[RelayId]) -> Option<RelayId> {

@@ -42,6 +42,8 @@ pub struct Circuit {
     pub heard: Instant,
     /// Since when it is silent where it should not be; it takes no new streams then.
     pub silent: Option<Instant>,
+    /// Its setup takes so long that another one was begun beside it.
+    pub raced: bool,
     /// Cells sent.
     pub sent: u64,
     /// Cells received.
@@ -59,6 +61,7 @@ impl Circuit {
             used: None,
             heard: now,
             silent: None,
+            raced: false,
             sent: 0,
             received: 0,
         }

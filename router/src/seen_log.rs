@@ -55,27 +55,20 @@ impl SeenLog {
         let mark = path.with_file_name(MARK);
         let cut = read(&mark)?.is_some_and(|written_in| written_in != boot);
         let whole = entries.is_some() && !cut;
-        let mut needed = entries.unwrap_or_default();
-        if !whole {
-            needed.push(SeenSetups::entry(LOST, now_minute));
-        }
-        // A loss that was noted while the clock was ahead is one of now.
-        for entry in needed.iter_mut().filter(|entry| entry.starts_with(&LOST)) {
-            *entry = SeenSetups::entry(LOST, minute(entry).min(now_minute));
-        }
-        needed.retain(|entry| SeenSetups::is_needed(*entry, now_minute));
+        let needed = needed(entries.unwrap_or_default(), now_minute, !whole);
         let (file, size) = rewrite(&path, &needed)?;
         replace(&mark, boot)?;
         File::open(folder)?.sync_all()?;
-        let seen = restored(needed, now_minute);
+        let seen = restored(&needed);
         Ok((Self { file, path, size, rewrite_at: size + GROWTH }, seen, whole))
     }
 
     /// Appends an entry; it is with the kernel when this returns.
     pub(crate) fn append(&mut self, entry: LogEntry, now_minute: u32) -> io::Result<()> {
         if self.size >= self.rewrite_at {
-            let mut needed = parse(&fs::read(&self.path)?).unwrap_or_default();
-            needed.retain(|entry| SeenSetups::is_needed(*entry, now_minute));
+            let entries = parse(&fs::read(&self.path)?);
+            let torn = entries.is_none();
+            let needed = needed(entries.unwrap_or_default(), now_minute, torn);
             (self.file, self.size) = rewrite(&self.path, &needed)?;
             self.rewrite_at = self.size + GROWTH;
         }
@@ -98,18 +91,32 @@ fn minute(entry: &LogEntry) -> u32 {
     entry.last_chunk().map_or(0, |minute| u32::from_be_bytes(*minute))
 }
 
-/// What the entries say. Setups up to the minute of a loss are refused, also after one more restart (circuit.setup.6).
-fn restored(entries: Vec<LogEntry>, now_minute: u32) -> SeenSetups {
-    let Some(lost) = entries.iter().filter(|entry| entry.starts_with(&LOST)).map(minute).max() else {
-        return SeenSetups::restored(entries);
-    };
-    let mut seen = SeenSetups::lost(lost);
-    for entry in &entries {
-        if let Some(tag) = entry.first_chunk() {
-            seen.admit(now_minute, *tag, minute(entry));
+/// What is still needed of a log, and until when tags are missing: they were lost, or are too old.
+fn needed(entries: Vec<LogEntry>, now_minute: u32, torn: bool) -> Vec<LogEntry> {
+    let mut lost = torn.then_some(now_minute);
+    let mut kept = Vec::with_capacity(entries.len() + 1);
+    for entry in entries {
+        if entry.starts_with(&LOST) {
+            lost = lost.max(Some(minute(&entry)));
+        } else if SeenSetups::is_needed(entry, now_minute) {
+            kept.push(entry);
+        } else {
+            // The clock may be ahead, and go back: then what is forgotten now is refused as lost.
+            lost = lost.max(Some(minute(&entry).saturating_sub(1)));
         }
     }
-    seen
+    kept.extend(lost.map(|minute| SeenSetups::entry(LOST, minute)));
+    kept
+}
+
+/// What the entries say. Setups up to the minute of a loss are refused, also after one more restart (circuit.setup.6).
+fn restored(entries: &[LogEntry]) -> SeenSetups {
+    let (lost, seen): (Vec<_>, Vec<_>) = entries.iter().copied().partition(|entry| entry.starts_with(&LOST));
+    let seen = SeenSetups::restored(seen);
+    match lost.iter().map(minute).max() {
+        Some(minute) => seen.without(minute),
+        None => seen,
+    }
 }
 
 /// Writes a new log and puts it in the place of the old one.
@@ -206,13 +213,21 @@ mod tests {
         assert_eq!(seen.admit(102, [1; 16], 102), Admission::Fresh);
         // Once nobody can replay what was lost, it is forgotten.
         let (_, mut seen, _) = SeenLog::open(folder.path(), 111).unwrap();
-        assert_eq!((seen.len(), seen.admit(111, [1; 16], 110)), (1, Admission::Fresh));
-        // A clock that was ahead when the loss was noted costs no more than another.
-        let ahead = [MAGIC.as_slice(), &SeenSetups::entry(LOST, 5_000)].concat();
-        fs::write(folder.path().join(NAME), ahead).unwrap();
-        for (now, then) in [(102, Admission::TooEarly), (104, Admission::Fresh)] {
-            let (_, mut seen, _) = SeenLog::open(folder.path(), now).unwrap();
-            assert_eq!(seen.admit(now, [3; 16], now), then);
+        assert_eq!(seen.admit(111, [1; 16], 110), Admission::Fresh);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_makes_no_replay_fresh() {
+        // circuit.setup.4
+        let folder = tempfile::tempdir().unwrap();
+        create_log(folder.path()).unwrap();
+        let (mut log, _, _) = SeenLog::open(folder.path(), 100).unwrap();
+        log.append(entry(1, 100), 100).unwrap();
+        drop(log);
+        for now in [160, 160, 101] {
+            let (_, mut seen, whole) = SeenLog::open(folder.path(), now).unwrap();
+            assert!(whole);
+            assert_eq!(seen.admit(101, [1; 16], 100), Admission::TooEarly, "opened at {now}");
         }
     }
 
@@ -232,7 +247,7 @@ mod tests {
         let killed_too = std::mem::ManuallyDrop::new(log);
         let (log, mut seen, whole) = open(b"second");
         assert_eq!((whole, seen.admit(100, [2; 16], 100)), (false, Admission::TooEarly));
-        assert_eq!(seen.admit(100, [1; 16], 101), Admission::TooEarly);
+        assert_eq!(seen.admit(100, [1; 16], 101), Admission::Seen);
         // Ended in order: the next boot finds it whole.
         drop(log);
         fs::write(folder.path().join(NAME), MAGIC).unwrap();

@@ -444,6 +444,32 @@ fn a_cell_with_a_flipped_bit_ends_the_circuit() {
     assert!(c.origin.is_empty());
 }
 
+// circuit.setup.1
+#[test]
+fn setups_are_limited_per_prefix_of_clients_and_per_relay() {
+    let mut c = chain(1);
+    let slow = RelayConfig { client_setups: (10, 2), relay_setups: (10, 4), ..config(0) };
+    c.relays[0] =
+        Relay::new(slow, BTreeMap::from([(epoch(c.now), onion(0))]), SeenSetups::restored([]), rng(9));
+    let mut ask = |n: u32, from: From| {
+        let word = CircuitWord::new(PacketType::Setup, false, n);
+        c.relays[0].handle_setup(c.now, from, word, &[1; crate::packet::CELL]).unwrap_err()
+    };
+    let client = |over: usize, source: [u8; 4]| From { link: link(over), peer: None, ..from_at(source) };
+    let (bad, full) = (DropReason::BadSetup, DropReason::Limit);
+    // Two links of one prefix share what it has; another prefix has its own.
+    assert_eq!([1, 2].map(|n| ask(n, client(7, [192, 0, 2, 1]))), [bad; 2]);
+    assert_eq!([3, 4].map(|n| ask(n, client(8, [192, 0, 2, 200]))), [full; 2]);
+    assert_eq!([5, 6, 7].map(|n| ask(n, client(9, [192, 0, 3, 1]))), [bad, bad, full]);
+    // A relay has a bucket of its own, wherever it is.
+    let relay = From { link: link(10), peer: Some(id(3)), ..from_at([192, 0, 2, 1]) };
+    assert_eq!([8, 9, 10, 11, 12].map(|n| ask(n, relay)), [bad, bad, bad, bad, full]);
+}
+
+fn from_at(source: [u8; 4]) -> From {
+    From { source: source.into(), ..from(0) }
+}
+
 #[test]
 fn limits_hold_and_make_room_by_age() {
     // circuit.table.1, circuit.setup.1

@@ -107,7 +107,7 @@ fn established(
     Ok((endpoint, handle, connection))
 }
 
-/// What this end believes of the other.
+/// What this end believes of the other (circuit.stream.4).
 fn frozen(end: End, config: &StreamConfig) -> Frozen {
     Frozen {
         idle_ms: idle_ms(config).into(),

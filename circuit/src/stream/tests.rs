@@ -331,6 +331,15 @@ fn a_slow_reader_holds_the_sender_back() {
     assert_eq!(net.hosts[0].got, 30_000_000);
 }
 
+// circuit.stream.4
+#[test]
+fn the_frozen_windows_are_those_of_the_specification() {
+    let mib = |n: u32| n << 20;
+    assert_eq!([End::Client, End::Exit].map(End::window), [mib(64), mib(16)]);
+    assert_eq!((STREAM_WINDOW, FIRST_STREAMS, MAX_QUIC_PACKET), (mib(8), 32, 1278));
+    assert_eq!(StreamConfig::default().idle, Duration::from_hours(24));
+}
+
 #[test]
 fn streams_that_nobody_reads_stop_no_other() {
     // The client does not read seven downloads; the exit does not read an upload.

@@ -1,8 +1,8 @@
 //! How streams of applications find their circuits.
 
 use super::{
-    BTreeMap, CircuitKey, ClientNode, Credentials, Entry, Event, Failure, FlowEvent, FlowId, FlowRead, Kind,
-    MAX_BUILDING, MAX_REQUEST, NoPath, Now, Purpose, ReplyCode, Request, Stage,
+    BTreeMap, Circuit, CircuitKey, ClientNode, Credentials, Entry, Event, Failure, FlowEvent, FlowId,
+    FlowRead, Kind, MAX_BUILDING, MAX_REQUEST, NoPath, Now, Purpose, ReplyCode, Request, Stage,
 };
 use std::time::Duration;
 
@@ -10,6 +10,10 @@ use std::time::Duration;
 const WAIT: Duration = Duration::from_secs(30);
 /// How long an exit may take to resolve a name and to connect.
 const ANSWER: Duration = Duration::from_secs(45);
+/// A setup that takes longer than this is raced by another.
+const SLOW: Duration = Duration::from_secs(1);
+/// A circuit that was heard so recently works.
+const HEARD: Duration = Duration::from_secs(1);
 /// Test circuits that are begun in one go.
 const TESTS_AT_ONCE: usize = 64;
 /// Circuits that are tried for one stream.
@@ -53,18 +57,28 @@ impl ClientNode {
     }
 
     /// A circuit that may take a stream of this application to this port; a spare one becomes the application's.
+    ///
+    /// Not one over a relay that has failed elsewhere, unless it has been heard since: to find that out takes longer than
+    /// to build another.
     fn circuit_for(&mut self, now: Now, isolation: Option<&Credentials>, port: u16) -> Option<CircuitKey> {
         let view = &self.config.view;
+        let paths = &self.paths;
+        let doubted = |circuit: &Circuit| {
+            now.instant.saturating_duration_since(circuit.heard) > HEARD
+                && circuit.path.iter().skip(1).any(|relay| paths.is_avoided(now.instant, relay))
+        };
         let serves = |path: &[circuit::keys::RelayId]| {
             path.last()
                 .and_then(|id| view.get(id))
                 .is_some_and(|relay| relay.exit.as_ref().is_some_and(|exit| exit.accepts(port)))
         };
-        let own = self.pool.iter().find(|(_, c)| c.takes(now.instant, isolation) && serves(&c.path));
+        let own =
+            self.pool.iter().find(|(_, c)| c.takes(now.instant, isolation) && serves(&c.path) && !doubted(c));
         if let Some((key, _)) = own {
             return Some(*key);
         }
-        let (key, spare) = self.pool.iter_mut().find(|(_, c)| c.is_spare() && serves(&c.path))?;
+        let (key, spare) =
+            self.pool.iter_mut().find(|(_, c)| c.is_spare() && serves(&c.path) && !doubted(c))?;
         spare.purpose = Purpose::Streams(isolation.cloned());
         spare.used = Some(now.instant);
         Some(*key)
@@ -95,14 +109,7 @@ impl ClientNode {
         let building =
             self.pool.values().filter(|c| c.opened.is_none() && c.purpose == Purpose::Spare).count();
         let spare = self.pool.values().filter(|c| c.is_spare()).count();
-        // A setup that takes long is raced by another one.
-        let slow = self
-            .pool
-            .values()
-            .filter(|c| {
-                c.opened.is_none() && now.instant.saturating_duration_since(c.began) > Duration::from_secs(1)
-            })
-            .count();
+        let slow = self.doubt_slow(now);
         let wanted = missing.len() + self.config.prebuilt.saturating_sub(spare);
         let active = building.saturating_sub(slow);
         let room = MAX_BUILDING.saturating_sub(building);
@@ -115,6 +122,21 @@ impl ClientNode {
                 Err(no_path) => return self.refuse_waiting(&no_path, None),
             }
         }
+    }
+
+    /// A setup that takes long is raced by another one, over other relays if there are any; how many there are.
+    fn doubt_slow(&mut self, now: Now) -> usize {
+        let is_slow =
+            |c: &Circuit| c.opened.is_none() && now.instant.saturating_duration_since(c.began) > SLOW;
+        let fresh: Vec<_> =
+            self.pool.iter().filter(|(_, c)| is_slow(c) && !c.raced).map(|(key, _)| *key).collect();
+        for key in fresh {
+            self.avoid_beyond_entry(now, key);
+            if let Some(circuit) = self.pool.get_mut(&key) {
+                circuit.raced = true;
+            }
+        }
+        self.pool.values().filter(|c| is_slow(c)).count()
     }
 
     fn build_tests(&mut self, now: Now, entry: Entry) {
@@ -237,7 +259,9 @@ impl ClientNode {
             let waited = now.instant.saturating_duration_since(at);
             // What comes sooner than this was under way before the exit had the request.
             let rtt = self.flows.stats(key).map(|stats| stats.rtt).unwrap_or_default();
-            if waited > circuit.patience() && circuit.heard < at + rtt * 3 / 4 {
+            // The setup may have taken long for reasons of its own.
+            let patience = circuit.patience().min((rtt * 3).max(SLOW));
+            if waited > patience && circuit.heard < at + rtt * 3 / 4 {
                 circuit.silent.get_or_insert(now.instant);
                 if !wrote {
                     again.push((*flow, key));

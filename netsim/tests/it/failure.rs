@@ -10,6 +10,9 @@ use netsim::seeds;
 use netsim::world::{Plan, World};
 use rand_core::{Rng as _, SeedableRng as _};
 
+/// Longer than any request takes.
+const LONG: Duration = Duration::from_mins(2);
+
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Kill,
@@ -121,6 +124,53 @@ fn a_broken_middle_is_replaced() {
 #[test]
 fn a_broken_exit_is_replaced() {
     break_many(2);
+}
+
+#[test]
+fn relays_that_fail_one_after_the_other_are_left_each_time() {
+    for fault in [Fault::Kill, Fault::Freeze] {
+        let mut times = vec![];
+        seeds::each(5, |seed| {
+            let mut world = Plan { relays: 6, exits: 2, prebuilt: 2, ..Plan::new(seed, 3) }.build();
+            let client = world.client();
+            for round in 0..16 {
+                let small = Exchange {
+                    upload: 100,
+                    download: 10_000,
+                    seed: seed << 8 | round,
+                    ending: Ending::Finish,
+                };
+                let before = world.ask(Wish::new("site", small));
+                assert!(matches!(world.finish(before, LONG), Some((Outcome::Finished, _))));
+                let pool = world.sim.client(client).pool();
+                let path = &pool.values().max_by_key(|circuit| circuit.heard).expect("a circuit").path;
+                let failing = world.host_of(&path[1 + usize::from(round % 4 != 0)]);
+                match fault {
+                    Fault::Freeze => world.sim.freeze(failing),
+                    _ => world.sim.kill(failing),
+                }
+                let next = world.ask(Wish::new("site", Exchange { seed: !small.seed, ..small }));
+                let took = world.finish(next, LONG);
+                let Some((Outcome::Finished, time)) = took else {
+                    panic!("seed {seed}, round {round}: {took:?}")
+                };
+                times.push(time);
+                match fault {
+                    Fault::Freeze => world.sim.thaw(failing),
+                    _ => world.sim.restart(failing, Disk::Kept),
+                }
+                world.sim.run_for(Duration::from_secs(1));
+            }
+        });
+        times.sort();
+        let p95 = times[(times.len() * 95).div_ceil(100) - 1];
+        println!(
+            "{fault:?}: p50 {:?}, p95 {p95:?}, most {:?}",
+            times[times.len() / 2],
+            times[times.len() - 1]
+        );
+        assert!(p95 <= Duration::from_secs(5));
+    }
 }
 
 // circuit.setup.6
