@@ -16,6 +16,7 @@ use crate::error::DropReason;
 use crate::keys::{BootId, DhPublic, DhSecret, Label, NetworkId, RelayId, Secret, kdf, mac, tags_equal};
 use crate::link::session::Keys;
 use crate::packet::PACKET;
+use crate::x25519;
 
 const NOISE: usize = 1364;
 /// What mac1 covers, and what mac2 covers.
@@ -517,8 +518,9 @@ impl Dh for X25519 {
     }
 
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
-        let public = DhPublic(*public.first_chunk().ok_or(snow::Error::Dh)?);
-        let shared = DhSecret::from_bytes(self.secret).agree(&public).map_err(|_| snow::Error::Dh)?;
+        let public = public.first_chunk().ok_or(snow::Error::Dh)?;
+        // Not by `DhSecret`, which would compute its public key each time.
+        let shared = x25519::agree(&Secret::new(self.secret), public).ok_or(snow::Error::Dh)?;
         Writer::new(out).put(shared.expose()).map_err(|_| snow::Error::Dh)
     }
 }
