@@ -120,10 +120,6 @@ struct Pump<'a, N: Node> {
 impl<N: Node> Pump<'_, N> {
     /// Moves what can be moved both ways; true if there may be more.
     fn turn(&mut self) -> Result<bool, Reset> {
-        // A flow that waits for TCP is not read; that the other end gave it up shows here.
-        if !self.queue.is_empty() && self.to_flow == Direction::Open && self.held.is_empty() {
-            self.flow_write(&[])?;
-        }
         let mut moved = 0;
         while moved < TURN {
             let step = self.tcp_to_flow()? + self.flow_to_tcp()?;
@@ -162,6 +158,10 @@ impl<N: Node> Pump<'_, N> {
                     if *direction == Direction::Blocked {
                         *direction = Direction::Open;
                     }
+                }
+                // A flow that waits for TCP is not read; that the other end gave it up shows here.
+                if !self.queue.is_empty() && self.to_flow == Direction::Open && self.held.is_empty() {
+                    self.flow_write(&[])?;
                 }
             }
             ready = self.tcp.ready(interest) => if ready?.is_error() { return Err(Reset) },
