@@ -182,14 +182,22 @@ impl Flows {
         Ok(())
     }
 
-    /// Writes the next QUIC packet of whichever circuit has one, in turn: the circuit, and the packet's length.
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<(CircuitKey, usize)> {
+    /// Writes the next QUIC packet of whichever circuit has one and may send, in turn: the circuit, and the packet's
+    /// length. [`Flows::wake`] a circuit that may send again.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        out: &mut [u8],
+        mut may_send: impl FnMut(CircuitKey) -> bool,
+    ) -> Option<(CircuitKey, usize)> {
         while let Some(circuit) = self.ready.front().copied() {
             let Some(carrier) = self.carriers.get_mut(&circuit) else {
                 self.ready.pop_front();
                 continue;
             };
-            if let Some(length) = carrier.streams.poll_transmit(now, out) {
+            if may_send(circuit)
+                && let Some(length) = carrier.streams.poll_transmit(now, out)
+            {
                 carrier.turn += 1;
                 if carrier.turn >= TURN {
                     carrier.turn = 0;
@@ -239,6 +247,11 @@ impl Flows {
             }
             self.timers.insert((due, circuit));
         }
+    }
+
+    /// A circuit that had to wait may send again.
+    pub fn wake(&mut self, circuit: CircuitKey) {
+        self.touch(circuit);
     }
 
     /// Puts a circuit among those that may send.

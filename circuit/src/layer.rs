@@ -351,6 +351,11 @@ impl Layers {
         true
     }
 
+    /// How many cells hop `hop` has sealed, as its highest counter says.
+    pub fn sealed_by(&self, hop: usize) -> u64 {
+        self.hops.get(hop).map_or(0, |(_, opener)| opener.window.next())
+    }
+
     /// Opens a backward cell in place, and says at which hop it starts (0 is the entry).
     ///
     /// [`DropReason::BadLayer`] ends the circuit, [`DropReason::LateCell`] does not.

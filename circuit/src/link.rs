@@ -142,6 +142,13 @@ pub enum Arrival<'a> {
         /// The opened packet.
         packet: Packet<'a, Opened>,
     },
+    /// A control packet with frames of payments, the link's own in it being done with.
+    Payments {
+        /// The link that it came on.
+        link: LinkId,
+        /// The opened packet.
+        packet: Packet<'a, Opened>,
+    },
     /// The packet was the link's own.
     Consumed,
 }
@@ -356,8 +363,11 @@ impl Links {
         let word = packet.word();
         match word.kind() {
             Some(PacketType::Control) => {
-                self.control(now, slot, index, packet.cell())?;
-                Ok(Arrival::Consumed)
+                let payments = self.control(now, slot, index, packet.cell())?;
+                match self.id_of(slot) {
+                    Some(link) if payments => Ok(Arrival::Payments { link, packet }),
+                    _ => Ok(Arrival::Consumed),
+                }
             }
             Some(_) if word.id() != 0 => {
                 let link = self.id_of(slot).ok_or(DropReason::UnknownLink)?;
@@ -370,13 +380,14 @@ impl Links {
         }
     }
 
-    /// Acts on the frames of a control packet that came in the session `index`.
-    fn control(&mut self, now: Now, slot: u32, index: u32, cell: &[u8]) -> Result<(), DropReason> {
-        for frame in Frames::new(cell) {
+    /// Acts on the frames of a control packet that came in the session `index`; whether there are others for our owner.
+    fn control(&mut self, now: Now, slot: u32, index: u32, cell: &[u8]) -> Result<bool, DropReason> {
+        let mut frames = Frames::new(cell);
+        while let Some(frame) = frames.next() {
             // link.control.1
             let frame = frame?;
             let Some(link) = at(&mut self.slots, slot) else {
-                return Ok(());
+                return Ok(false);
             };
             let shared = &mut self.shared;
             match frame {
@@ -390,11 +401,11 @@ impl Links {
                 Frame::Rekeyed(theirs) => link.rekeyed(now, index, theirs, shared)?,
                 Frame::Close => {
                     self.lose(slot);
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
-        Ok(())
+        Ok(frames.payments())
     }
 
     fn open_handshake(&mut self, now: Now, from: SocketAddr, bytes: &[u8; PACKET]) -> Result<(), DropReason> {

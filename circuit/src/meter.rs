@@ -1,4 +1,4 @@
-//! How many cells a circuit may still pass, and how many it has passed.
+//! The cells of one circuit: how many have passed, and how many the next hop may still send back.
 
 use crate::error::DropReason;
 
@@ -9,46 +9,45 @@ pub struct Meter {
     pub forward: u64,
     /// Cells passed towards the origin.
     pub backward: u64,
-    /// Cells that may still pass; nothing means no limit.
-    left: Option<u64>,
+    /// Backward cells that may still pass.
+    left: u64,
 }
 
 impl Meter {
-    /// A meter that lets every cell pass, for free networks.
+    /// A meter that lets every cell pass, for free circuits.
     pub const fn unlimited() -> Self {
-        Self { forward: 0, backward: 0, left: None }
+        Self { forward: 0, backward: 0, left: u64::MAX }
     }
 
-    /// A meter that lets `cells` cells pass.
+    /// A meter that lets `cells` backward cells pass.
     pub const fn limited(cells: u64) -> Self {
-        Self { forward: 0, backward: 0, left: Some(cells) }
+        Self { forward: 0, backward: 0, left: cells }
     }
 
-    /// Lets `cells` more cells pass; changes nothing without a limit.
-    pub fn grant(&mut self, cells: u64) {
-        self.left = self.left.map(|left| left.saturating_add(cells));
+    /// Backward cells that may still pass.
+    pub const fn left(&self) -> u64 {
+        self.left
     }
 
-    /// Charges one authenticated forward cell.
-    pub fn charge_forward(&mut self) -> Result<(), DropReason> {
-        self.spend()?;
-        self.forward += 1;
-        Ok(())
+    /// Lets `cells` more backward cells pass.
+    pub const fn grant(&mut self, cells: u64) {
+        self.left = self.left.saturating_add(cells);
     }
 
-    /// Charges one backward cell.
-    pub fn charge_backward(&mut self) -> Result<(), DropReason> {
-        self.spend()?;
-        self.backward += 1;
-        Ok(())
+    /// Takes up to `cells` that may still pass back; how many.
+    pub fn take_back(&mut self, cells: u64) -> u64 {
+        let taken = cells.min(self.left);
+        self.left -= taken;
+        taken
     }
 
-    const fn spend(&mut self) -> Result<(), DropReason> {
+    /// Counts one backward cell (pay.grant.2).
+    pub const fn pass_backward(&mut self) -> Result<(), DropReason> {
         match self.left {
-            None => Ok(()),
-            Some(0) => Err(DropReason::NoCredit),
-            Some(left) => {
-                self.left = Some(left - 1);
+            0 => Err(DropReason::NoCredit),
+            left => {
+                self.left = left - 1;
+                self.backward += 1;
                 Ok(())
             }
         }
@@ -59,17 +58,18 @@ impl Meter {
 mod tests {
     use super::*;
 
+    // pay.grant.2
     #[test]
-    fn a_limit_is_kept_and_can_be_raised() {
+    fn a_limit_is_kept_and_can_be_moved() {
         let mut meter = Meter::limited(2);
-        assert_eq!((meter.charge_forward(), meter.charge_backward()), (Ok(()), Ok(())));
-        assert_eq!(meter.charge_forward(), Err(DropReason::NoCredit));
-        assert_eq!((meter.forward, meter.backward), (1, 1));
-        meter.grant(1);
-        assert_eq!(meter.charge_forward(), Ok(()));
-        assert_eq!(meter.charge_forward(), Err(DropReason::NoCredit));
+        assert_eq!((meter.pass_backward(), meter.pass_backward()), (Ok(()), Ok(())));
+        assert_eq!(meter.pass_backward(), Err(DropReason::NoCredit));
+        assert_eq!((meter.forward, meter.backward), (0, 2));
+        meter.grant(3);
+        assert_eq!((meter.take_back(2), meter.left()), (2, 1));
+        assert_eq!(meter.pass_backward(), Ok(()));
+        assert_eq!((meter.pass_backward(), meter.take_back(1)), (Err(DropReason::NoCredit), 0));
         let mut free = Meter::unlimited();
-        free.grant(1);
-        assert!((0..1000).all(|_| free.charge_backward().is_ok()));
+        assert!((0..1000).all(|_| free.pass_backward().is_ok()));
     }
 }

@@ -53,6 +53,8 @@ pub enum Verdict {
 pub enum Event {
     /// Append these replay tags (tag 16, minute made 4) to the log before anything that [`Node::poll_transmit`] returns later is sent.
     Persist([u8; 20]),
+    /// The node's money has work for the outside: records to keep, pots to look at, wins to redeem.
+    Money,
     /// Connect to this target for the flow, then call `connected`.
     Connect(FlowId, Target),
     /// The exit answered the request of this flow.

@@ -10,13 +10,20 @@ use rand_core::Rng as _;
 use crate::error::DropReason;
 use crate::keys::{DhSecret, Random, RelayId};
 use crate::layer::{Recognized, RelayLayer};
+use crate::ledger::{AccountId, Ledger};
 use crate::link::{Buckets, LinkId};
 use crate::meter::Meter;
 use crate::node::Now;
 use crate::packet::{Cell, CircuitWord, PacketType};
-use crate::seen::{Admission, LogEntry, SeenSetups};
-use crate::setup::{self, Answer, Block, EPOCH_SECONDS, ReceivedSetup, Status};
+use crate::seen::{LogEntry, SeenSetups};
+use crate::setup::{Answer, Block, EPOCH_SECONDS, Status, read_rate, write_rate};
 use crate::table::{CircuitKey, Found, Side, Table};
+
+mod admit;
+mod fare;
+
+use fare::Fare;
+pub use fare::{Asks, FIRST_GRANT, MAX_GRANT, SETUP_CELLS};
 
 /// How long a setup that was passed on may stay unanswered.
 const HALF_OPEN: Duration = Duration::from_secs(10);
@@ -46,6 +53,8 @@ pub struct RelayConfig {
     pub relay_setups: (u32, u32),
     /// Setups per second and burst of all clients of one prefix (/24, /48).
     pub client_setups: (u32, u32),
+    /// What it asks for a cell; nothing on a free network.
+    pub asks: Option<Asks>,
 }
 
 impl RelayConfig {
@@ -60,6 +69,7 @@ impl RelayConfig {
             half_open: 1_024,
             relay_setups: (10_000, 2_000),
             client_setups: (1_000, 1_000),
+            asks: None,
         }
     }
 }
@@ -75,6 +85,8 @@ pub struct From {
     pub source: IpAddr,
     /// The opener bit of circuits that we open on it.
     pub our_opener: bool,
+    /// What its circuits are charged to; nothing on a free network.
+    pub account: Option<AccountId>,
 }
 
 /// What a relay wants done.
@@ -86,6 +98,10 @@ pub enum Action {
     Send(LinkId, CircuitWord, Box<Cell>),
     /// Find the next relay and a link to it, then call [`Relay::onward`] or [`Relay::refuse`].
     Extend(CircuitKey, RelayId),
+    /// Tell the next relay that a circuit may have sent back so many cells in all.
+    Grant(LinkId, CircuitWord, u64),
+    /// A circuit that ends here may send more cells back.
+    Granted(CircuitKey),
     /// A link carries one circuit more.
     Hold(LinkId),
     /// A link carries one circuit less.
@@ -128,6 +144,7 @@ struct Waiting {
 struct Circuit {
     state: State,
     meter: Meter,
+    fare: Fare,
     previous: LinkId,
     began: Instant,
     /// Unix seconds.
@@ -204,6 +221,9 @@ pub struct Relay {
     actions: VecDeque<Action>,
     swept: Option<Instant>,
     counts: CellCounts,
+    ledger: Ledger,
+    /// Circuits that were granted more than their account's credit covers.
+    starved: BTreeSet<(AccountId, CircuitKey)>,
 }
 
 impl Relay {
@@ -227,174 +247,14 @@ impl Relay {
             actions: VecDeque::new(),
             swept: None,
             counts: CellCounts::default(),
+            ledger: Ledger::default(),
+            starved: BTreeSet::new(),
         }
     }
 
     /// The next thing to be done; drain it after every call.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
-    }
-
-    /// Takes a setup from a neighbour; what follows comes as actions.
-    pub fn handle_setup(
-        &mut self,
-        now: Now,
-        from: From,
-        word: CircuitWord,
-        cell: &Cell,
-    ) -> Result<(), DropReason> {
-        if word.id() == 0 || word.opener() == from.our_opener {
-            return Err(DropReason::Misbehaved);
-        }
-        if self.circuits.find(from.link, word) != Found::Unknown {
-            return Err(DropReason::Misbehaved);
-        }
-        self.take_token(now, from)?;
-        let (epoch, onion) = self.onion_key(now, word.parity()).ok_or(DropReason::BadSetup)?;
-        let received =
-            setup::receive(self.config.id, onion, epoch, cell).map_err(|_| DropReason::BadSetup)?;
-        let minute = u32::try_from(now.unix() / 60).unwrap_or(u32::MAX);
-        match self.seen.admit(minute, received.tag, received.minute()) {
-            Admission::Fresh => {}
-            Admission::Seen => return Err(DropReason::BadSetup),
-            Admission::Full => return Err(DropReason::Limit),
-            Admission::OutOfTime => {
-                self.answer_refusal(from.link, word, received, Status::Expired);
-                return Ok(());
-            }
-            Admission::TooEarly => {
-                self.answer_refusal(from.link, word, received, Status::Busy);
-                return Ok(());
-            }
-        }
-        self.actions.push_back(Action::Log(SeenSetups::entry(received.tag, received.minute())));
-        let block = received.block().map_err(|_| DropReason::BadSetup)?;
-        if let Err(status) = self.check(now, from, &block) {
-            self.answer_refusal(from.link, word, received, status);
-            return Ok(());
-        }
-        self.admit(now, from, word, received, block)
-    }
-
-    /// Stands the circuit up half-open, or whole if it ends here.
-    fn admit(
-        &mut self,
-        now: Now,
-        from: From,
-        word: CircuitWord,
-        received: ReceivedSetup,
-        block: Block,
-    ) -> Result<(), DropReason> {
-        if !self.has_room(now.instant, from.link, block.terminal) {
-            self.answer_refusal(from.link, word, received, Status::Busy);
-            return Ok(());
-        }
-        let state = if block.terminal {
-            // Early data is not used in this version, but must be well-formed.
-            received.early().map_err(|_| DropReason::BadSetup)?;
-            let (keys, reply) =
-                received.into_answer().finish(&mut self.rng, &block).map_err(|_| DropReason::BadSetup)?;
-            self.send(from.link, word.with_kind(PacketType::Reply), Box::new(reply));
-            State::Open(RelayLayer::new(&keys))
-        } else {
-            let onward = received.onward(&block);
-            let deadline = now.after(HALF_OPEN);
-            let answer = received.into_answer();
-            State::Waiting(Box::new(Waiting {
-                answer,
-                block,
-                onward,
-                parity: word.parity(),
-                deadline,
-                again: false,
-            }))
-        };
-        let circuit = Circuit {
-            state,
-            meter: Meter::unlimited(),
-            previous: from.link,
-            began: now.instant,
-            expiry: block.expiry.into(),
-            exit: block.exit,
-        };
-        let Some(key) = self.circuits.insert(circuit) else { return Err(DropReason::Limit) };
-        self.circuits.bind(key, Side::Previous, from.link, word);
-        self.actions.push_back(Action::Hold(from.link));
-        if let Some(neighbour) = self.neighbours.get_mut(&from.link) {
-            neighbour.circuits += 1;
-            if !block.terminal {
-                neighbour.half_open += 1;
-                self.deadlines.insert((now.after(HALF_OPEN), key));
-                self.actions.push_back(Action::Extend(key, block.next_id));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the table and the neighbour may take one circuit more; at the limit the oldest half-open one makes room.
-    fn has_room(&mut self, now: Instant, link: LinkId, terminal: bool) -> bool {
-        // circuit.table.1
-        let Some(neighbour) = self.neighbours.get(&link) else { return false };
-        if neighbour.circuits >= self.config.per_neighbour
-            || (!terminal && neighbour.half_open >= self.config.half_open)
-        {
-            return false;
-        }
-        if self.circuits.len() >= self.config.circuits
-            && let Some((_, oldest)) = self.deadlines.first().copied()
-        {
-            self.give_up(now, oldest, Status::Busy);
-        }
-        self.circuits.len() < self.config.circuits
-    }
-
-    fn check(&self, now: Now, from: From, block: &Block) -> Result<(), Status> {
-        let expiry = u64::from(block.expiry);
-        if expiry <= now.unix() || expiry > now.unix() + MAX_LIFE {
-            return Err(Status::Expired);
-        }
-        if block.terms != setup::Terms::default() {
-            return Err(Status::Terms);
-        }
-        // circuit.exit.3
-        let direct = from.peer.is_none() && !self.config.single_hop;
-        if block.exit && (!self.config.exit || direct) {
-            return Err(Status::Policy);
-        }
-        if !block.terminal && (block.next_id == self.config.id || Some(block.next_id) == from.peer) {
-            return Err(Status::Policy);
-        }
-        Ok(())
-    }
-
-    fn onion_key(&self, now: Now, odd: bool) -> Option<(u32, &DhSecret)> {
-        [now.unix(), now.unix().saturating_sub(EPOCH_SLACK), now.unix() + EPOCH_SLACK]
-            .into_iter()
-            .filter_map(|at| u32::try_from(at / EPOCH_SECONDS).ok())
-            .find(|epoch| (epoch & 1 == 1) == odd)
-            .and_then(|epoch| self.onion.get(&epoch).map(|key| (epoch, key)))
-    }
-
-    fn take_token(&mut self, now: Now, from: From) -> Result<(), DropReason> {
-        // circuit.setup.1
-        let (rate, burst) = self.config.relay_setups;
-        let neighbour = self.neighbours.entry(from.link).or_insert_with(|| Neighbour {
-            circuits: 0,
-            half_open: 0,
-            tokens: f64::from(burst),
-            filled: now.instant,
-        });
-        let allowed = if from.peer.is_some() {
-            neighbour.take(now.instant, rate, burst)
-        } else {
-            self.client_setups.take(now.instant, from.source)
-        };
-        if allowed { Ok(()) } else { Err(DropReason::Limit) }
-    }
-
-    fn answer_refusal(&mut self, link: LinkId, word: CircuitWord, received: ReceivedSetup, status: Status) {
-        let reply = received.into_answer().refuse(&mut self.rng, status);
-        self.send(link, word.with_kind(PacketType::Reply), Box::new(reply));
     }
 
     fn send(&mut self, link: LinkId, word: CircuitWord, cell: Box<Cell>) {
@@ -408,10 +268,13 @@ impl Relay {
     }
 
     /// Passes the setup of a half-open circuit on over a link that stands.
-    pub fn onward(&mut self, key: CircuitKey, link: LinkId, our_opener: bool) {
+    pub fn onward(&mut self, key: CircuitKey, link: LinkId, our_opener: bool, payee: Option<AccountId>) {
         let word = self.circuits.fresh_word(&mut self.rng, link, our_opener);
-        let Some(Circuit { state: State::Waiting(waiting), .. }) = self.circuits.get(key) else { return };
+        let Some(Circuit { state: State::Waiting(waiting), fare, .. }) = self.circuits.get_mut(key) else {
+            return;
+        };
         let (onward, parity) = (waiting.onward, waiting.parity);
+        fare.depart(&mut self.ledger, payee);
         if self.circuits.bind(key, Side::Next, link, word) {
             self.actions.push_back(Action::Hold(link));
             self.send(link, word.with_kind(PacketType::Setup).with_parity(parity), Box::new(onward));
@@ -428,7 +291,8 @@ impl Relay {
         let next = self.circuits.name(key, Side::Next);
         let Some(circuit) = self.remove(now, key) else { return };
         if let (State::Waiting(waiting), Some((link, word))) = (circuit.state, previous) {
-            let reply = waiting.answer.refuse(&mut self.rng, status);
+            let mut reply = waiting.answer.refuse(&mut self.rng, status);
+            write_rate(&mut reply, circuit.fare.rate_in());
             self.send(link, word.with_kind(PacketType::Reply), Box::new(reply));
         }
         if let Some((link, word)) = next {
@@ -455,12 +319,17 @@ impl Relay {
         // circuit.reply.1: one answer only.
         let Some(waiting) = self.take_waiting(key) else { return Err(DropReason::Misbehaved) };
         let passed = waiting.answer.pass(&mut self.rng, &waiting.block, cell);
-        let Ok((keys, reply)) = passed else {
+        let agreed = match self.circuits.get_mut(key) {
+            Some(circuit) => circuit.fare.answered(&mut self.ledger, read_rate(cell)),
+            None => false,
+        };
+        let (Ok((keys, mut reply)), true) = (passed, agreed) else {
             self.end(now, key, None);
             return Err(DropReason::BadSetup);
         };
         if let Some(circuit) = self.circuits.get_mut(key) {
             circuit.state = State::Open(RelayLayer::new(&keys));
+            write_rate(&mut reply, circuit.fare.rate_in());
         }
         self.send(previous, back.with_kind(PacketType::Reply), Box::new(reply));
         Ok(())
@@ -506,16 +375,19 @@ impl Relay {
                     }
                     opened => opened?,
                 };
-                circuit.meter.charge_forward()?;
+                circuit.fare.charge_forward(&mut self.ledger)?;
+                circuit.meter.forward += 1;
                 if recognized == Recognized::Here {
                     self.counts.here += 1;
                     return Ok(CellStep::Here(key));
                 }
+                circuit.fare.owe_forward(&mut self.ledger);
                 self.counts.forward += 1;
                 Side::Next
             }
             Side::Next => {
-                circuit.meter.charge_backward()?;
+                circuit.meter.pass_backward()?;
+                circuit.fare.pass_backward(&mut self.ledger);
                 if !layer.seal(cell) {
                     self.end_at(now, key, None);
                     return Err(DropReason::Limit);
@@ -536,7 +408,8 @@ impl Relay {
     pub fn start(&mut self, key: CircuitKey, cell: &mut Cell) -> Option<(LinkId, CircuitWord)> {
         let circuit = self.circuits.get_mut(key)?;
         let State::Open(layer) = &mut circuit.state else { return None };
-        circuit.meter.charge_backward().ok()?;
+        circuit.meter.pass_backward().ok()?;
+        circuit.fare.pass_backward(&mut self.ledger);
         if !layer.start(cell) {
             return None;
         }
@@ -619,6 +492,10 @@ impl Relay {
     fn remove(&mut self, now: Instant, key: CircuitKey) -> Option<Circuit> {
         let next = self.circuits.name(key, Side::Next);
         let circuit = self.circuits.remove(now, key)?;
+        circuit.fare.settle(&mut self.ledger, circuit.meter.left());
+        if let Some(payer) = circuit.fare.payer() {
+            self.starved.remove(&(payer, key));
+        }
         if let Some(neighbour) = self.neighbours.get_mut(&circuit.previous) {
             neighbour.circuits = neighbour.circuits.saturating_sub(1);
             if let State::Waiting(waiting) = &circuit.state {

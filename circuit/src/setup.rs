@@ -16,6 +16,7 @@ mod reply;
 
 pub use block::{Block, Role, Terms};
 pub use reply::{Outcome, Status};
+pub(crate) use reply::{read_rate, write_rate};
 
 use block::BLOCK;
 use reply::{RECORD, Record, Region};

@@ -9,6 +9,8 @@
 
 use core::fmt;
 
+pub mod compact;
+
 /// Bytes that no honest encoder makes; names the field that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);

@@ -5,6 +5,8 @@ use wire::{Full, Malformed, Reader, Writer};
 use crate::error::Misbehaved;
 use crate::keys::{BootId, DhPublic, IdentitySecret, RelayId};
 
+/// The types of frames that the owner of the links reads itself (docs/spec/03-payments.md section 5).
+const PAYMENTS: core::ops::RangeInclusive<u8> = 32..=47;
 /// The most ranges of one NACK.
 pub const NACK_RANGES: usize = 64;
 const RANGE: usize = 10;
@@ -147,23 +149,31 @@ impl Renewal {
 
 /// The frames of a control cell; after the first malformed one there are no more.
 #[derive(Clone, Debug)]
-pub struct Frames<'a>(Reader<'a>);
+pub struct Frames<'a> {
+    left: Reader<'a>,
+    payments: bool,
+}
 
 impl<'a> Frames<'a> {
     /// The frames of `cell`.
     pub const fn new(cell: &'a [u8]) -> Self {
-        Self(Reader::new(cell))
+        Self { left: Reader::new(cell), payments: false }
+    }
+
+    /// Whether frames of payments were skipped.
+    pub const fn payments(&self) -> bool {
+        self.payments
     }
 
     /// The next frame of a known type; `None` at the end of the list.
     fn read(&mut self) -> Result<Option<Frame<'a>>, Malformed> {
-        while self.0.remaining() > 0 {
-            let kind = self.0.u8("frame type")?;
+        while self.left.remaining() > 0 {
+            let kind = self.left.u8("frame type")?;
             if kind == 0 {
                 break;
             }
-            let length = self.0.u16("frame length")?;
-            let mut r = self.0.sub(length.into(), "frame length")?;
+            let length = self.left.u16("frame length")?;
+            let mut r = self.left.sub(length.into(), "frame length")?;
             let frame = match kind {
                 1 => Frame::Ping(r.u64("token")?),
                 2 => Frame::Pong(r.u64("token")?),
@@ -182,12 +192,15 @@ impl<'a> Frames<'a> {
                 6 => Frame::Rekey(Renewal::read(&mut r)?),
                 7 => Frame::Rekeyed(Renewal::read(&mut r)?),
                 8 => Frame::Close,
-                _ => continue,
+                _ => {
+                    self.payments |= PAYMENTS.contains(&kind);
+                    continue;
+                }
             };
             r.finish("frame length")?;
             return Ok(Some(frame));
         }
-        self.0.rest();
+        self.left.rest();
         Ok(None)
     }
 }
@@ -199,7 +212,7 @@ impl<'a> Iterator for Frames<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.read().transpose();
         if matches!(item, Some(Err(_))) {
-            self.0.rest();
+            self.left.rest();
         }
         item
     }

@@ -262,7 +262,7 @@ impl Node {
                 self.got.push((link, packet.word(), n));
                 Ok(())
             }
-            Ok(Arrival::Consumed) => Ok(()),
+            Ok(Arrival::Payments { .. } | Arrival::Consumed) => Ok(()),
             Err(reason) => {
                 self.drops.push(reason);
                 Err(reason)

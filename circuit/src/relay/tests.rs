@@ -6,6 +6,7 @@ use crate::setup::{PathHop, Purpose, Terms};
 use rand_core::SeedableRng as _;
 
 mod attacks;
+mod fares;
 
 const UNIX: u64 = 1_800_000_000;
 const MS: u64 = 1000;
@@ -20,6 +21,7 @@ struct Chain {
     logs: Vec<Vec<LogEntry>>,
     answered: Vec<Answered>,
     extend: bool,
+    paid: Option<fares::Paid>,
 }
 
 fn id(relay: usize) -> RelayId {
@@ -66,6 +68,7 @@ fn chain(hops: usize) -> Chain {
         logs: vec![vec![]; hops],
         answered: vec![],
         extend: true,
+        paid: None,
     }
 }
 
@@ -76,6 +79,7 @@ fn from(relay: usize) -> From {
         peer: relay.checked_sub(1).map(id),
         source: [192, 0, 2, 1].into(),
         our_opener: true,
+        account: None,
     }
 }
 
@@ -87,9 +91,13 @@ impl Chain {
                 onion: self.onions[n].public(),
                 epoch: epoch(self.now),
                 suite: Suite::Aegis128L,
-                terms: Terms::default(),
+                terms: self.paid.as_ref().map_or_else(Terms::default, |paid| paid.terms[n]),
             })
             .collect()
+    }
+
+    fn from(&self, relay: usize) -> From {
+        From { account: self.paid.as_ref().map(|paid| paid.payers[relay]), ..from(relay) }
     }
 
     fn purpose(&self) -> Purpose<'static> {
@@ -98,7 +106,10 @@ impl Chain {
     }
 
     fn build(&mut self) -> CircuitKey {
-        let key = self.origin.build(link(0), false, &self.path(), self.purpose()).unwrap();
+        let key = self
+            .origin
+            .build(link(0), false, &self.path(), self.purpose(), self.paid.as_ref().map(|p| p.own))
+            .unwrap();
         self.settle();
         key
     }
@@ -133,10 +144,15 @@ impl Chain {
             Action::Extend(key, next) => {
                 if self.extend {
                     assert_eq!(next, id(n + 1));
-                    self.relays[n].onward(key, link(n + 1), false);
+                    let payee = self.paid.as_ref().map(|paid| paid.payees[n]);
+                    self.relays[n].onward(key, link(n + 1), false, payee);
                 }
             }
-            Action::Hold(_) | Action::Release(_) | Action::Ended(_) => {}
+            Action::Grant(to, word, cells) => {
+                let next = (0..self.relays.len()).find(|n| link(*n) == to).unwrap();
+                self.relays[next].handle_grant(to, word, cells).unwrap();
+            }
+            Action::Hold(_) | Action::Release(_) | Action::Ended(_) | Action::Granted(_) => {}
         }
     }
 
@@ -150,7 +166,10 @@ impl Chain {
     fn deliver_forward(&mut self, to: LinkId, word: CircuitWord, cell: &Cell) -> Result<(), DropReason> {
         let n = (0..self.relays.len()).find(|n| link(*n) == to).unwrap();
         match word.kind().unwrap() {
-            PacketType::Setup => self.relays[n].handle_setup(self.now, from(n), word, cell),
+            PacketType::Setup => {
+                let from = self.from(n);
+                self.relays[n].handle_setup(self.now, from, word, cell)
+            }
             PacketType::Destroy => self.relays[n].handle_destroy(self.now, to, word),
             kind => panic!("forward {kind:?}"),
         }
@@ -233,7 +252,7 @@ fn a_setup_reaches_every_hop_and_cells_pass_both_ways() {
 fn a_setup_is_answered_once_also_after_a_restart() {
     // circuit.setup.4, circuit.setup.6
     let mut c = chain(1);
-    let key = c.origin.build(link(0), false, &c.path(), c.purpose()).unwrap();
+    let key = c.origin.build(link(0), false, &c.path(), c.purpose(), None).unwrap();
     let mut setup = None;
     while let Some(action) = c.origin.poll_action() {
         if let OriginAction::Send(_, word, cell) = action {
@@ -269,7 +288,7 @@ fn a_setup_is_answered_once_also_after_a_restart() {
 fn a_reply_is_taken_once() {
     // circuit.reply.1, circuit.setup.7: the answer and the ephemeral secrets are used up.
     let mut c = chain(2);
-    c.origin.build(link(0), false, &c.path(), c.purpose()).unwrap();
+    c.origin.build(link(0), false, &c.path(), c.purpose(), None).unwrap();
     let mut replies = vec![];
     loop {
         while let Some(action) = c.origin.poll_action() {
@@ -361,7 +380,7 @@ fn a_setup_from_another_time_is_refused() {
         let mut c = chain(1);
         let minute = i64::try_from(c.now.unix() / 60).unwrap() + minutes;
         let purpose = Purpose { minute: u32::try_from(minute).unwrap(), ..c.purpose() };
-        c.origin.build(link(0), false, &c.path(), purpose).unwrap();
+        c.origin.build(link(0), false, &c.path(), purpose, None).unwrap();
         c.settle();
         let expected = if accepted { Answered::Ready } else { Answered::Refused(0, Status::Expired) };
         assert_eq!(c.answered, [expected], "{minutes} minutes");
@@ -369,7 +388,7 @@ fn a_setup_from_another_time_is_refused() {
     for (life, accepted) in [(1, true), (0, false), (24 * 3600, true), (24 * 3600 + 1, false)] {
         let mut c = chain(1);
         let purpose = Purpose { expiry: u32::try_from(c.now.unix() + life).unwrap(), ..c.purpose() };
-        c.origin.build(link(0), false, &c.path(), purpose).unwrap();
+        c.origin.build(link(0), false, &c.path(), purpose, None).unwrap();
         c.settle();
         assert_eq!(c.answered == [Answered::Ready], accepted, "{life} s of life");
     }
@@ -383,7 +402,7 @@ fn an_epochs_key_serves_five_minutes_longer_and_is_erased() {
     let path = c.path();
     c.pass(Duration::from_secs(end + EPOCH_SLACK - 1 - c.now.unix()));
     let purpose = c.purpose();
-    c.origin.build(link(0), false, &path, purpose).unwrap();
+    c.origin.build(link(0), false, &path, purpose, None).unwrap();
     c.settle();
     assert_eq!(c.answered, [Answered::Ready]);
     c.pass(Duration::from_secs(2));

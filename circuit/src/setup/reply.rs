@@ -16,6 +16,19 @@ const REGION: usize = SEALED * MAX_HOPS;
 /// What stands behind the first record.
 const REST: usize = REGION - SEALED;
 
+/// What the sender of a reply charges for a cell, in compact form: beside the region, between the two neighbours
+/// (pay.terms.2).
+pub(crate) fn read_rate(cell: &Cell) -> u32 {
+    cell.get(REGION..).and_then(|rest| rest.first_chunk()).map_or(0, |rate| u32::from_be_bytes(*rate))
+}
+
+/// Sets what [`read_rate`] reads.
+pub(crate) fn write_rate(cell: &mut Cell, rate: u32) {
+    if let Some(place) = cell.get_mut(REGION..).and_then(|rest| rest.first_chunk_mut()) {
+        *place = rate.to_be_bytes();
+    }
+}
+
 /// How a hop answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -32,6 +45,8 @@ pub enum Status {
     Expired = 4,
     /// The conditions are not accepted.
     Terms = 5,
+    /// The credit does not cover the setup.
+    Unpaid = 6,
 }
 
 impl Status {
@@ -43,6 +58,7 @@ impl Status {
             3 => Some(Self::Policy),
             4 => Some(Self::Expired),
             5 => Some(Self::Terms),
+            6 => Some(Self::Unpaid),
             _ => None,
         }
     }
@@ -56,6 +72,7 @@ impl Status {
             Self::Policy => "policy",
             Self::Expired => "expired",
             Self::Terms => "terms",
+            Self::Unpaid => "unpaid",
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cell::{BODY, SLOT, SLOTS};
 use crate::packet::CELL;
+use crate::setup;
 
 const HOPS: usize = 3;
 
@@ -141,7 +142,7 @@ fn a_cell_of_another_circuit_direction_or_link_is_refused() {
 #[test]
 fn a_setup_that_is_sent_to_another_relay_is_dropped_without_a_word() {
     let mut c = chain(HOPS);
-    c.origin.build(link(0), false, &c.path(), c.purpose()).unwrap();
+    c.origin.build(link(0), false, &c.path(), c.purpose(), None).unwrap();
     let sent = std::iter::from_fn(|| c.origin.poll_action()).find_map(|action| match action {
         OriginAction::Send(_, word, cell) => Some((word, cell)),
         _ => None,
@@ -150,7 +151,7 @@ fn a_setup_that_is_sent_to_another_relay_is_dropped_without_a_word() {
     c.relays[0].handle_setup(c.now, from(0), word, &first).unwrap();
     let second = loop {
         match c.relays[0].poll_action().unwrap() {
-            Action::Extend(key, _) => c.relays[0].onward(key, link(1), false),
+            Action::Extend(key, _) => c.relays[0].onward(key, link(1), false, None),
             Action::Send(_, _, cell) => break cell,
             _ => {}
         }
@@ -175,10 +176,10 @@ fn a_forged_reply_ends_the_circuit_and_nothing_else() {
         let good = c.build();
         assert_eq!(c.answered, [Answered::Ready]);
         c.extend = false;
-        c.origin.build(link(0), false, &c.path(), c.purpose()).unwrap();
+        c.origin.build(link(0), false, &c.path(), c.purpose(), None).unwrap();
         c.settle();
         let waiting = c.relays[0].deadlines.first().unwrap().1;
-        c.relays[0].onward(waiting, link(1), false);
+        c.relays[0].onward(waiting, link(1), false, None);
         let Some(Action::Hold(_)) = c.relays[0].poll_action() else { panic!() };
         let Some(Action::Send(_, word, setup)) = c.relays[0].poll_action() else { panic!() };
         c.relays[1].handle_setup(c.now, from(1), word, &setup).unwrap();
@@ -203,6 +204,7 @@ fn a_forged_reply_ends_the_circuit_and_nothing_else() {
         if forgery == 4 {
             reply[300..].fill(0);
         }
+        write_rate(&mut reply, 0);
         let word = word.with_kind(PacketType::Reply);
         assert_eq!(c.relays[0].handle_reply(c.now, link(1), word, &reply), Ok(()));
         // circuit.reply.1: another one, also with another status, is too late.
