@@ -383,7 +383,7 @@ impl Links {
     /// Acts on the frames of a control packet that came in the session `index`; whether there are others for our owner.
     fn control(&mut self, now: Now, slot: u32, index: u32, cell: &[u8]) -> Result<bool, DropReason> {
         let mut frames = Frames::new(cell);
-        while let Some(frame) = frames.next() {
+        for frame in frames.by_ref() {
             // link.control.1
             let frame = frame?;
             let Some(link) = at(&mut self.slots, slot) else {

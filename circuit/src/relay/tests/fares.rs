@@ -140,7 +140,8 @@ fn every_hop_earns_for_every_cell_and_owes_the_next_what_that_one_earns() {
 // pay.terms.1
 #[test]
 fn terms_that_do_not_pay_what_is_asked_are_refused_and_nothing_is_charged() {
-    let cases: [(usize, fn(&mut Terms)); 6] = [
+    type Change = fn(&mut Terms);
+    let cases: [(usize, Change); 6] = [
         (2, |t| t.rate_in -= 1),
         (1, |t| t.rate_in -= 1),
         (0, |t| t.rate_in -= 1),
