@@ -1,4 +1,4 @@
-"""Independent reference of 01-link.md and 02-circuit.md: writes the vectors.
+"""Independent reference of pages 01, 02 and 03: writes the vectors.
 
     python3 reference.py              write the JSON files beside this file
     python3 reference.py --check      regenerate, compare, exit 1 on differences
@@ -16,7 +16,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 FILES = {"link.json": "link", "setup.json": "circuit_setup",
-         "cell.json": "circuit_cell", "request.json": "circuit_request"}
+         "cell.json": "circuit_cell", "request.json": "circuit_request",
+         "payments.json": "payments_build"}
 LIMIT = 1_000_000
 SHOWN = 20                              # differences shown per file
 

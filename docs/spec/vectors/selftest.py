@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import circuit_cell as cells
 import circuit_setup as setup
 import link
+import payments as pay
 from primitives import (
     Refused, dh, digest, prf, rand, stream, suite_seal, xor)
 
@@ -331,6 +332,30 @@ def test_cell_limits() -> None:
     assert refused(cells.forward_hop, layers[0], cell)
     layers[0].seen = {(2 << 20) + cells.WINDOW - 1}
     assert not refused(cells.forward_hop, layers[0], cell)
+
+
+def test_payments() -> None:
+    """Published answers, and what changes when anything is changed."""
+    assert pay.keccak(b"").hex().startswith("c5d2460186f7233c927e7db2dcc703c0")
+    secret = bytes.fromhex("ac0974bec39a17e36ba4a6b4d238ff94"
+                           "4bacb478cbed5efcae784d7bf4f2ff80")
+    digest = pay.keccak(b"digest")
+    signature = pay.sign(secret, digest)
+    signer = pay.recover(signature, digest)
+    assert signer.hex() == "f39fd6e51aad88f6f4ce6ab8827279cfffb92266"
+    assert all(pay.recover(bad, digest) != signer for bad in flipped(signature))
+    session = {"payer": rand("p", 20), "payee": rand("q", 20), "nonce": 1,
+               "anchor": rand("a", 32), "rand_hash": rand("r", 32),
+               "face": 2, "win_prob": 3, "expiry": 4}
+    digests = {pay.session_digest(session, 1, rand("c", 20)),
+               pay.session_digest(session, 2, rand("c", 20)),
+               pay.session_digest(session, 1, rand("d", 20))}
+    for key, value in session.items():
+        other = flip(value, 0) if isinstance(value, bytes) else value + 1
+        digests.add(pay.session_digest({**session, key: other}, 1,
+                                       rand("c", 20)))
+    assert len(digests) == 3 + len(session)
+    assert refused(pay.odds, 3, 5) and refused(pay.tier_rate, 97)
 
 
 def main() -> None:

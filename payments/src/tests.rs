@@ -1,0 +1,8 @@
+//! Payer and payee against each other, and each against liars.
+
+mod lies;
+mod limits;
+mod pair;
+mod random;
+mod statistics;
+mod vectors;
