@@ -62,6 +62,9 @@ pub(crate) struct Demo {
     /// Where the client listens for SOCKS5; port 0 is any free port.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     pub(crate) socks: SocketAddr,
+    /// Relays work for nothing, and there is no chain.
+    #[arg(long)]
+    pub(crate) free: bool,
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +125,9 @@ pub(crate) enum Relay {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Network {
     /// Write keys and configuration files of a whole network for tests: relays, a client, and the signed network file.
+    ///
+    /// The network is free unless --chain-id and --contract say where its relays are paid. It is then for tests all the
+    /// same: one exit operator is enough for a price, so prices may tell paths apart.
     Sample(Sample),
 }
 
@@ -148,9 +154,38 @@ pub(crate) struct Sample {
     /// For how many days the network is valid.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=500), value_name = "D")]
     pub(crate) days: u16,
+    #[command(flatten)]
+    pub(crate) paid: Paid,
     /// The folder to write to; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+}
+
+/// Where the relays of a network are paid, and what they ask.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Paid networks")]
+pub(crate) struct Paid {
+    /// The chain on which relays are paid; without it the network is free.
+    #[arg(long, requires = "contract", requires = "owner", value_parser = clap::value_parser!(u64).range(1..=9_223_372_036_854_775_807), value_name = "ID")]
+    pub(crate) chain_id: Option<u64>,
+    /// The payment contract on that chain.
+    #[arg(long, requires = "chain_id", value_name = "0xADDRESS")]
+    pub(crate) contract: Option<String>,
+    /// Where the chain can be asked; may be given several times, and left out for a chain inside the process.
+    #[arg(long, requires = "chain_id", value_delimiter = ',', value_name = "URL")]
+    pub(crate) rpc: Vec<String>,
+    /// The least bond of a relay, such as "0.001 ether", "5 gwei" or "1000 wei" [default: 0].
+    #[arg(long, requires = "chain_id", value_name = "AMOUNT")]
+    pub(crate) minimum_bond: Option<String>,
+    /// What each relay asks for carrying a cell on, in wei [default: 0].
+    #[arg(long, requires = "chain_id", value_name = "WEI")]
+    pub(crate) ask: Option<u64>,
+    /// What each exit asks for a cell, in wei [default: 0].
+    #[arg(long, requires = "chain_id", value_name = "WEI")]
+    pub(crate) exit_ask: Option<u64>,
+    /// The account that owns a relay; once per relay, in their order. A path has no two relays of one owner.
+    #[arg(long, requires = "chain_id", value_delimiter = ',', value_name = "0xADDRESS")]
+    pub(crate) owner: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use circuit::keys::{DhSecret, IdentitySecret, NetworkId, Random, RelayId};
+use directory::chain::{Chain, Wei, parse_address, parse_amount};
 use directory::descriptor::{Descriptor, SignedDescriptor, epoch};
 use directory::network_file::NetworkFile;
+use directory::payment::{Payment, Rate};
 use directory::view::View;
 use rand_core::Rng as _;
 use router::driver::Keys;
 use router::policy::ExitPolicy;
 use serde::Serialize;
 
-use crate::cli::Sample;
+use crate::cli::{Paid, Sample};
 use crate::config::KeyFiles;
 use crate::failure::{Failure, Kind};
 use crate::keystore;
@@ -31,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
     /// What it connects to, if it is an exit.
     pub(crate) exit: Option<ExitPolicy>,
+    /// Where it is paid and what it asks, on a paid network.
+    pub(crate) payment: Option<Payment>,
 }
 
 /// Draws keys for relays and describes them, all valid from now for so many days.
@@ -62,6 +66,7 @@ pub(crate) fn network(plans: &[Plan], days: u16, rng: &mut Random) -> anyhow::Re
             country: Some(**country),
             operator: format!("operator {}", number + 1),
             version: concat!("chive ", env!("CARGO_PKG_VERSION")).to_owned(),
+            payment: plan.payment,
         };
         view.insert(SignedDescriptor::sign(descriptor, &keys.identity)?)?;
         all.push(keys);
@@ -87,14 +92,26 @@ pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
         return Err(usage(format!("{exits} of {} relays cannot be exits", addresses.len())));
     }
     let middles = addresses.len() - exits;
-    let plans: Vec<_> = addresses
-        .iter()
-        .enumerate()
-        .map(|(number, address)| Plan { address: *address, exit: (number >= middles).then(|| allow.clone()) })
+    let (chain, payments) = match paid(&wanted.paid, addresses.len())? {
+        Some((chain, payments)) => (Some(chain), payments.into_iter().map(Some).collect()),
+        None => (None, vec![None; addresses.len()]),
+    };
+    let plans: Vec<_> = (0..)
+        .zip(addresses.iter().zip(payments))
+        .map(|(number, (address, payment))| {
+            let exit = (number >= middles).then(|| allow.clone());
+            let no_exit = |payment| Payment { exit_ask: Rate::FREE, ..payment };
+            let payment = if exit.is_some() { payment } else { payment.map(no_exit) };
+            Plan { address: *address, exit, payment }
+        })
         .collect();
     let mut rng = outside::random()?;
-    let (view, keys) = network(&plans, wanted.days, &mut rng)?;
-    let file = NetworkFile::create("sample", view, &IdentitySecret::random(&mut rng))?;
+    let (mut view, keys) = network(&plans, wanted.days, &mut rng)?;
+    if let Some(chain) = chain {
+        view = view.with_chain(chain);
+    }
+    let file = NetworkFile::create("sample", view, &IdentitySecret::random(&mut rng))
+        .map_err(|misuse| usage(misuse.0.to_owned()))?;
 
     let out = &wanted.out;
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -128,6 +145,43 @@ pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
 
 fn usage(text: String) -> anyhow::Error {
     Failure::new(Kind::Usage, text).into()
+}
+
+/// The chain of a paid network, and the payment parts of its relays.
+fn paid(wanted: &Paid, relays: usize) -> anyhow::Result<Option<(Chain, Vec<Payment>)>> {
+    let (Some(chain_id), Some(contract)) = (wanted.chain_id, &wanted.contract) else { return Ok(None) };
+    let account = |option: &str, text: &str| {
+        parse_address(text).filter(|address| !address.is_zero()).ok_or_else(|| {
+            usage(format!(
+                "{option} {text:?} is no account: write 0x and 40 hexadecimal digits, all lower case or with a right checksum"
+            ))
+        })
+    };
+    let rate = |option: &str, wei: Option<u64>| {
+        let rate = Rate(wei.unwrap_or(0));
+        let near = rate.round_up().0;
+        let problem =
+            || usage(format!("{option} has more than 24 significant bits; the nearest price is {near}"));
+        rate.encode().map(|_| rate).ok_or_else(problem)
+    };
+    let bond = wanted.minimum_bond.as_deref().map_or(Some(Wei::ZERO), parse_amount).ok_or_else(|| {
+        usage(
+            "--minimum-bond must be an exact amount, such as \"0.001 ether\", \"5 gwei\" or \"1000 wei\""
+                .to_owned(),
+        )
+    })?;
+    let contract = account("--contract", contract)?;
+    let (ask, exit_ask) = (rate("--ask", wanted.ask)?, rate("--exit-ask", wanted.exit_ask)?);
+    if wanted.owner.len() != relays {
+        return Err(usage(format!("--owner was given {} times for {relays} relays", wanted.owner.len())));
+    }
+    let payment = |text: &String| {
+        account("--owner", text).map(|owner| Payment { chain_id, contract, owner, ask, exit_ask })
+    };
+    let payments = wanted.owner.iter().map(payment).collect::<anyhow::Result<_>>()?;
+    let rpc = wanted.rpc.clone();
+    let chain = Chain { id: chain_id, contract, rpc, minimum_bond: bond, exit_operators: 1 };
+    Ok(Some((chain, payments)))
 }
 
 /// The addresses of all relays.

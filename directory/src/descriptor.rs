@@ -9,6 +9,7 @@ pub use circuit::setup::EPOCH_SECONDS;
 use wire::{Full, Reader, Writer};
 
 use crate::exit_summary::ExitSummary;
+use crate::payment::Payment;
 
 /// The most onion keys in one descriptor: 512 days.
 pub const MAX_EPOCHS: usize = 2_048;
@@ -21,13 +22,14 @@ pub const MAX_VERSION: usize = 32;
 /// The longest descriptor, in bytes, signature included.
 pub const MAX_DESCRIPTOR: usize = MAX_WITHOUT_KEYS + 32 * MAX_EPOCHS;
 
-/// Everything but the onion keys: fixed fields, addresses, exit ports, country, texts, signature.
+/// Everything but the onion keys: fixed fields, addresses, exit ports, country, texts, payment, signature.
 const MAX_WITHOUT_KEYS: usize = 115
     + (1 + 19 * MAX_ADDRESSES)
     + (1 + 4 * ExitSummary::MAX_RANGES)
     + 2
     + (1 + MAX_OPERATOR)
     + (1 + MAX_VERSION)
+    + (1 + Payment::SIZE)
     + 64;
 const MAGIC: &[u8; 4] = b"CHVD";
 const FORMAT: u8 = 1;
@@ -67,6 +69,8 @@ pub struct Descriptor {
     pub operator: String,
     /// What it runs: up to [`MAX_VERSION`] printable ASCII characters.
     pub version: String,
+    /// Where it is paid and what it asks, on a paid network.
+    pub payment: Option<Payment>,
 }
 
 impl Descriptor {
@@ -107,7 +111,7 @@ impl Descriptor {
         if !is_printable(&self.version, MAX_VERSION) {
             return Err(Malformed("version (up to 32 printable ASCII characters)"));
         }
-        Ok(())
+        self.payment.as_ref().map_or(Ok(()), |payment| payment.check(self.exit.is_some()))
     }
 
     /// The bytes that are signed.
@@ -159,7 +163,8 @@ impl Descriptor {
             write_length(out, text.len())?;
             out.put(text.as_bytes())?;
         }
-        Ok(())
+        out.u8(self.payment.is_some().into())?;
+        self.payment.as_ref().map_or(Ok(()), |payment| payment.write(out))
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -190,6 +195,11 @@ impl Descriptor {
         let country = Some(*r.array("country")?).filter(|code| *code != [0; 2]);
         let operator = read_text(r, "operator")?;
         let version = read_text(r, "version")?;
+        let payment = match r.u8("payment")? {
+            0 => None,
+            1 => Some(Payment::read(r)?),
+            _ => return Err(Malformed("payment (there, 1, or not, 0)")),
+        };
         Ok(Self {
             id,
             network,
@@ -204,6 +214,7 @@ impl Descriptor {
             country,
             operator,
             version,
+            payment,
         })
     }
 }
@@ -327,7 +338,9 @@ fn read_text(r: &mut Reader<'_>, field: &'static str) -> Result<String, Malforme
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{FIRST_EPOCH, NETWORK, NOW, descriptor, identity, signed};
+    use crate::payment::Rate;
+    use crate::sample::{FIRST_EPOCH, NETWORK, NOW, descriptor, identity, payment, signed};
+    use alloy_primitives::Address;
     use proptest::prelude::*;
 
     fn sign(change: impl FnOnce(&mut Descriptor)) -> Result<SignedDescriptor, Malformed> {
@@ -363,6 +376,19 @@ mod tests {
             b"\x0bchive 0.1.0",
         ]
         .concat();
+        let payment_part = [
+            &[1, 0, 0, 0, 0, 0, 0, 0x7a, 0x69][..],
+            &[0xc0; 20],
+            &[1; 20],
+            &[0, 0, 0x03, 0xe8],
+            &[1, 0x80, 0, 0],
+        ]
+        .concat();
+        let paid = sign(|d| d.payment = Some(payment(1))).unwrap();
+        let paid_body = [&expected[..], &payment_part].concat();
+        assert_eq!(paid.bytes().split_last_chunk::<64>().unwrap().0, paid_body);
+        assert_eq!(SignedDescriptor::parse(paid.bytes(), NETWORK, NOW), Ok(paid));
+        let expected = [&expected[..], &[0]].concat();
         let signed = signed(1);
         assert_eq!(signed.bytes().split_last_chunk::<64>().unwrap().0, expected);
         assert_eq!(signed.bytes().len(), expected.len() + 64);
@@ -377,9 +403,10 @@ mod tests {
             d.exit = Some(ExitSummary::new((1..17).map(|n| n * 9..=n * 9 + 1).collect()).unwrap());
             d.operator = "o".repeat(MAX_OPERATOR);
             d.version = "v".repeat(MAX_VERSION);
+            d.payment = Some(payment(1));
         })
         .unwrap();
-        assert_eq!((largest.bytes().len(), MAX_DESCRIPTOR), (65_957, 65_957));
+        assert_eq!((largest.bytes().len(), MAX_DESCRIPTOR), (66_014, 66_014));
         assert_eq!(SignedDescriptor::parse(largest.bytes(), NETWORK, NOW), Ok(largest.clone()));
         let longer = [largest.bytes(), &[0]].concat();
         assert_eq!(
@@ -391,7 +418,7 @@ mod tests {
     // directory.descriptor.1 directory.descriptor.2
     #[test]
     fn every_prefix_every_flipped_bit_and_every_longer_text_is_refused() {
-        let signed = signed(1);
+        let signed = sign(|d| d.payment = Some(payment(1))).unwrap();
         let bytes = signed.bytes();
         for cut in 0..bytes.len() {
             assert!(SignedDescriptor::parse(&bytes[..cut], NETWORK, NOW).is_err(), "cut at {cut}");
@@ -407,13 +434,54 @@ mod tests {
     // directory.descriptor.2
     #[test]
     fn signed_bodies_that_no_honest_relay_makes_are_malformed() {
-        let signed = signed(1);
-        let (body, _) = signed.bytes().split_last_chunk::<64>().unwrap();
-        assert!(parse_body(body).is_ok());
-        for cut in 0..body.len() {
-            assert!(matches!(parse_body(&body[..cut]), Err(Refused::Malformed(_))), "cut at {cut}");
+        for signed in [signed(1), sign(|d| d.payment = Some(payment(1))).unwrap()] {
+            let (body, _) = signed.bytes().split_last_chunk::<64>().unwrap();
+            assert!(parse_body(body).is_ok());
+            for cut in 0..body.len() {
+                assert!(matches!(parse_body(&body[..cut]), Err(Refused::Malformed(_))), "cut at {cut}");
+            }
+            assert!(matches!(parse_body(&[body, &[0]].concat()), Err(Refused::Malformed(_))));
         }
-        assert!(matches!(parse_body(&[body, &[0]].concat()), Err(Refused::Malformed(_))));
+    }
+
+    // directory.payment.1 directory.payment.2
+    #[test]
+    fn a_payment_part_has_one_form_and_names_real_accounts() {
+        let bad: [fn(&mut Descriptor, &mut Payment); 7] = [
+            |_, p| p.chain_id = 0,
+            |_, p| p.chain_id = 1 << 63,
+            |_, p| p.contract = Address::ZERO,
+            |_, p| p.owner = Address::ZERO,
+            |_, p| p.ask = Rate(0x0100_0001),
+            |_, p| p.exit_ask = Rate(u64::MAX),
+            |d, _| d.exit = None,
+        ];
+        for (i, change) in bad.into_iter().enumerate() {
+            let (mut new, mut paid) = (descriptor(1), payment(1));
+            change(&mut new, &mut paid);
+            new.payment = Some(paid);
+            assert!(SignedDescriptor::sign(new.clone(), &identity(1)).is_err(), "case {i}");
+            if let Ok(body) = new.encode() {
+                assert!(matches!(parse_body(&body), Err(Refused::Malformed(_))), "case {i}");
+            }
+        }
+        // A relay that is no exit may have a price for what it does.
+        let middle =
+            SignedDescriptor::sign(Descriptor { payment: Some(payment(2)), ..descriptor(2) }, &identity(2));
+        assert_eq!(middle.unwrap().payment, Some(payment(2)));
+        let body = Descriptor { payment: Some(payment(1)), ..descriptor(1) }.encode().unwrap();
+        let (rest, _) = body.split_last_chunk::<8>().unwrap();
+        // Exponents above 40, and numbers that a lower exponent can say.
+        for form in [0x0100_0001_u32, 0x017f_ffff, 0x29ff_ffff, u32::MAX] {
+            for asks in [[form, 0], [0, form]] {
+                let asks = asks.map(u32::to_be_bytes).concat();
+                let body = [rest, &asks].concat();
+                assert!(matches!(parse_body(&body), Err(Refused::Malformed(_))), "{form:x}");
+            }
+        }
+        let mut body = descriptor(1).encode().unwrap();
+        *body.last_mut().unwrap() = 2;
+        assert!(matches!(parse_body(&body), Err(Refused::Malformed(_))));
     }
 
     // directory.descriptor.3 directory.descriptor.4 directory.descriptor.5 directory.descriptor.6
@@ -486,11 +554,21 @@ mod tests {
         });
         let exit = prop::collection::btree_set(1_u16..32_000, 0..=16)
             .prop_map(|ports| ExitSummary::new(ports.into_iter().map(|p| p * 2..=p * 2).collect()).ok());
+        let paid = (1_u64..1 << 63, 1_u8.., 1_u8.., any::<u64>(), any::<u64>()).prop_map(
+            |(chain_id, contract, owner, ask, exit_ask)| Payment {
+                chain_id,
+                contract: Address::repeat_byte(contract),
+                owner: Address::repeat_byte(owner),
+                ask: Rate(ask).round_up(),
+                exit_ask: Rate(exit_ask).round_up(),
+            },
+        );
         (
             (any::<u64>(), 0..NOW, any::<[u8; 32]>(), 0_u32..0x7fff_ffff),
             prop::collection::vec(any::<[u8; 32]>().prop_map(DhPublic), 1..9),
             prop::collection::hash_set(address, 1..=MAX_ADDRESSES),
             (exit, prop::option::of([b'A'..=b'Z', b'A'..=b'Z']), texts(MAX_OPERATOR), texts(MAX_VERSION)),
+            prop::option::of(paid),
         )
             .prop_map(
                 |(
@@ -498,7 +576,11 @@ mod tests {
                     onion_keys,
                     addresses,
                     (exit, country, operator, version),
+                    mut payment,
                 )| {
+                    if let (None, Some(payment)) = (&exit, &mut payment) {
+                        payment.exit_ask = Rate::FREE;
+                    }
                     let first_epoch = FIRST_EPOCH + later % 1_000_000;
                     let expires = u64::from(first_epoch + 1) * EPOCH_SECONDS - u64::from(later % 9);
                     Descriptor {
@@ -515,6 +597,7 @@ mod tests {
                         country,
                         operator,
                         version,
+                        payment,
                     }
                 },
             )
@@ -534,7 +617,8 @@ mod tests {
         fn a_changed_body_is_refused_or_read_back_as_it_is(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         ) {
-            let mut body = descriptor(1).encode().unwrap();
+            let paid = Descriptor { payment: Some(payment(1)), ..descriptor(1) };
+            let mut body = paid.encode().unwrap();
             for (index, byte) in changes {
                 *index.get_mut(&mut body) = byte;
             }

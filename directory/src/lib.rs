@@ -7,9 +7,11 @@
     warn(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
+pub mod chain;
 pub mod descriptor;
 pub mod exit_summary;
 pub mod network_file;
+pub mod payment;
 pub mod view;
 
 #[cfg(test)]

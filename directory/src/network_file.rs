@@ -10,6 +10,7 @@ use wire::{Full, Writer};
 
 pub use self::section::FileError;
 use self::section::{Section, Source};
+use crate::chain::{Chain, EXIT_OPERATORS, parse_address, parse_amount};
 use crate::descriptor::SignedDescriptor;
 use crate::view::View;
 
@@ -22,7 +23,9 @@ pub const MAX_NAME: usize = 64;
 
 const SCHEMA: u64 = 1;
 const LABEL: &str = "chive network file 1";
-const ROOT_KEYS: [&str; 7] = ["schema", "name", "network", "expires", "signer", "signature", "relay"];
+const ROOT_KEYS: [&str; 8] =
+    ["schema", "name", "network", "expires", "signer", "signature", "chain", "relay"];
+const CHAIN_KEYS: [&str; 5] = ["id", "contract", "rpc", "minimum_bond", "exit_operators"];
 const GET_AGAIN: &str = "get the file from its maintainer again";
 const HEAD: &str = "\
 # A network of relays, made by chive. Nodes believe the signature, which covers all values, and no comment:
@@ -47,6 +50,9 @@ impl NetworkFile {
             return Err(Misuse(
                 "the name of a network has 1 to 64 ASCII letters, digits, spaces or `-`, `_`, `.`",
             ));
+        }
+        if let Some((_, problem)) = relays.chain().and_then(Chain::problem) {
+            return Err(Misuse(problem));
         }
         let expires = relays.iter().map(|relay| relay.expires).min();
         let expires = expires.ok_or(Misuse("a network file needs at least one relay"))?;
@@ -105,7 +111,12 @@ impl NetworkFile {
             return Err(root.error("signer", problem, GET_AGAIN));
         }
         let signature = root.hex("signature")?;
-        let view = read_relays(&root, network, expires, unix)?;
+        let empty = View::new(network);
+        let empty = match root.section("chain")? {
+            Some(section) => empty.with_chain(read_chain(&section)?),
+            None => empty,
+        };
+        let view = read_relays(&root, empty, expires, unix)?;
         // directory.file.1
         signed_bytes(name, expires, &view)
             .ok()
@@ -129,6 +140,18 @@ impl NetworkFile {
             self.signer,
             hex(&self.signature),
         );
+        if let Some(chain) = self.view.chain() {
+            let rpc: Vec<_> = chain.rpc.iter().map(|url| format!("\"{url}\"")).collect();
+            let _ = write!(
+                text,
+                "\n[chain]\nid = {}\ncontract = \"{}\"\nrpc = [{}]\nminimum_bond = \"{} wei\"\nexit_operators = {}\n",
+                chain.id,
+                chain.contract,
+                rpc.join(", "),
+                chain.minimum_bond,
+                chain.exit_operators,
+            );
+        }
         for relay in self.view.iter() {
             let _ = write!(text, "\n# id {}\n# address", relay.id);
             for address in &relay.addresses {
@@ -136,12 +159,16 @@ impl NetworkFile {
             }
             let country = relay.country.map(|code| code.map(char::from).iter().collect::<String>());
             let exit = relay.exit.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-            let _ = write!(
-                text,
-                "\n# country {}, exit ports {exit}\n[[relay]]\ndescriptor = \"{}\"\n",
-                country.as_deref().unwrap_or("unknown"),
-                BASE64.encode(relay.bytes()),
-            );
+            let _ =
+                write!(text, "\n# country {}, exit ports {exit}\n", country.as_deref().unwrap_or("unknown"));
+            if let Some(paid) = &relay.payment {
+                let _ = writeln!(
+                    text,
+                    "# owner {}, wei per cell {}, as an exit {}",
+                    paid.owner, paid.ask.0, paid.exit_ask.0
+                );
+            }
+            let _ = write!(text, "[[relay]]\ndescriptor = \"{}\"\n", BASE64.encode(relay.bytes()));
         }
         text
     }
@@ -191,7 +218,8 @@ fn is_name(name: &str) -> bool {
 /// What the signer signs: the values, with the descriptors in the order of their ids.
 fn signed_bytes(name: &str, expires: u64, view: &View) -> Result<Vec<u8>, Full> {
     let length =
-        view.iter().map(|relay| 4 + relay.bytes().len()).sum::<usize>() + 1 + name.len() + 16 + 8 + 2;
+        view.iter().map(|relay| 4 + relay.bytes().len()).sum::<usize>() + 1 + name.len() + 16 + 8 + 2 + 1;
+    let length = length + view.chain().map_or(0, chain_length);
     let mut bytes = vec![0; length];
     let mut out = Writer::new(&mut bytes);
     out.u8(u8::try_from(name.len()).map_err(|_| Full)?)?;
@@ -203,18 +231,62 @@ fn signed_bytes(name: &str, expires: u64, view: &View) -> Result<Vec<u8>, Full> 
         out.u32(u32::try_from(relay.bytes().len()).map_err(|_| Full)?)?;
         out.put(relay.bytes())?;
     }
+    out.u8(view.chain().is_some().into())?;
+    if let Some(chain) = view.chain() {
+        out.u64(chain.id)?;
+        out.put(chain.contract.as_slice())?;
+        out.put(&chain.minimum_bond.to_bytes().ok_or(Full)?)?;
+        out.u16(chain.exit_operators)?;
+        out.u8(u8::try_from(chain.rpc.len()).map_err(|_| Full)?)?;
+        for url in &chain.rpc {
+            out.u16(u16::try_from(url.len()).map_err(|_| Full)?)?;
+            out.put(url.as_bytes())?;
+        }
+    }
     Ok(bytes)
+}
+
+fn chain_length(chain: &Chain) -> usize {
+    8 + 20 + 12 + 2 + 1 + chain.rpc.iter().map(|url| 2 + url.len()).sum::<usize>()
+}
+
+/// Where the relays are paid.
+// directory.file.6
+fn read_chain(section: &Section<'_>) -> Result<Chain, FileError> {
+    const ASK: &str = "ask the file's maintainer which is right, and get the file again";
+    section.only(&CHAIN_KEYS)?;
+    let contract = parse_address(section.text("contract")?).ok_or_else(|| {
+        let problem =
+            "this must be 0x and 40 hexadecimal digits, all lower case or with a right EIP-55 checksum";
+        section.error("contract", problem, ASK)
+    })?;
+    let minimum_bond = parse_amount(section.text("minimum_bond")?).ok_or_else(|| {
+        let problem = "this must be an exact amount in wei, gwei or ether below 2^96 wei";
+        section.error("minimum_bond", problem, "write it like \"0.001 ether\"")
+    })?;
+    let exit_operators = if section.has("exit_operators") {
+        u16::try_from(section.number("exit_operators")?).map_err(|_| {
+            section.error("exit_operators", "this must be a number from 1 to 65535", "write it so")
+        })?
+    } else {
+        EXIT_OPERATORS
+    };
+    let rpc = if section.has("rpc") { section.texts("rpc")? } else { Vec::new() };
+    let chain = Chain { id: section.number("id")?, contract, rpc, minimum_bond, exit_operators };
+    match chain.problem() {
+        Some((key, problem)) => Err(section.error(key, problem, ASK)),
+        None => Ok(chain),
+    }
 }
 
 /// All relays of the file; one that is wrong makes the whole file wrong.
 // directory.file.5
-fn read_relays(root: &Section<'_>, network: NetworkId, expires: u64, unix: u64) -> Result<View, FileError> {
+fn read_relays(root: &Section<'_>, mut view: View, expires: u64, unix: u64) -> Result<View, FileError> {
     const NEW_DESCRIPTOR: &str = "ask its operator for a new descriptor, and sign the file again";
     let relays =
         root.value("relay")?.get_ref().as_array().filter(|relays| !relays.is_empty()).ok_or_else(|| {
             root.error("relay", "there must be at least one [[relay]]", "get the complete file again")
         })?;
-    let mut view = View::new(network);
     for (i, relay) in relays.iter().enumerate() {
         let prefix = format!("relay[{}]", i + 1);
         let table = relay.get_ref().as_table().ok_or_else(|| {
@@ -227,8 +299,8 @@ fn read_relays(root: &Section<'_>, network: NetworkId, expires: u64, unix: u64) 
         let bytes = BASE64.decode(section.text("descriptor")?.as_bytes()).map_err(|error| {
             section.error("descriptor", format!("this is not base64: {error}"), GET_AGAIN)
         })?;
-        let signed =
-            SignedDescriptor::parse(&bytes, network, unix).map_err(|error| wrong(error.to_string()))?;
+        let signed = SignedDescriptor::parse(&bytes, view.network(), unix)
+            .map_err(|error| wrong(error.to_string()))?;
         if view.get(&signed.id).is_some() {
             return Err(wrong(format!("relay {} is listed twice", signed.id)));
         }

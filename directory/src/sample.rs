@@ -1,9 +1,13 @@
 //! Descriptors for the tests of this room.
 
+use alloy_primitives::Address;
 use circuit::keys::{DhPublic, IdentitySecret, NetworkId};
+use payments::amount::{Rate, Wei};
 
+use crate::chain::Chain;
 use crate::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor};
 use crate::exit_summary::ExitSummary;
+use crate::payment::Payment;
 
 pub(crate) const NETWORK: NetworkId = NetworkId([0x11; 16]);
 pub(crate) const FIRST_EPOCH: u32 = 90_000;
@@ -30,6 +34,29 @@ pub(crate) fn descriptor(n: u8) -> Descriptor {
         country: Some(*b"DE"),
         operator: format!("operator {n}"),
         version: "chive 0.1.0".to_owned(),
+        payment: None,
+    }
+}
+
+pub(crate) fn chain() -> Chain {
+    Chain {
+        id: 31_337,
+        contract: Address::repeat_byte(0xc0),
+        rpc: vec!["http://127.0.0.1:8545".to_owned(), "https://example.org/rpc?key=1".to_owned()],
+        minimum_bond: Wei(1_000_000_000_000_000),
+        exit_operators: 3,
+    }
+}
+
+/// The payment part of the relay `n`, on [`chain`].
+pub(crate) fn payment(n: u8) -> Payment {
+    let exit_ask = if n % 2 == 1 { Rate(0x0100_0000) } else { Rate::FREE };
+    Payment {
+        chain_id: chain().id,
+        contract: chain().contract,
+        owner: Address::repeat_byte(n),
+        ask: Rate(1_000),
+        exit_ask,
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use alloy_primitives::Address;
 use circuit::keys::{DhPublic, NetworkId, RelayId};
 
+use crate::chain::Chain;
 use crate::descriptor::{SignedDescriptor, epoch};
+use crate::payment::Payment;
 
 /// The most relays in one view.
 pub const MAX_RELAYS: usize = 4_096;
@@ -13,6 +16,7 @@ pub const MAX_RELAYS: usize = 4_096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     network: NetworkId,
+    chain: Option<Chain>,
     relays: BTreeMap<RelayId, SignedDescriptor>,
     link_keys: BTreeMap<DhPublic, RelayId>,
 }
@@ -55,17 +59,48 @@ pub enum Unfit {
         /// The present epoch.
         epoch: u32,
     },
+    /// It is paid nowhere, on a paid network.
+    #[error(
+        "its descriptor names no account to be paid, and this network is paid: its operator must make a new one"
+    )]
+    NoPayment,
+    /// It is paid elsewhere than the relays of this network are.
+    #[error(
+        "its descriptor asks to be paid on chain {chain_id} by the contract {contract}, which is not where this network pays"
+    )]
+    PaidElsewhere {
+        /// The chain it names.
+        chain_id: u64,
+        /// The contract it names.
+        contract: Address,
+    },
 }
 
 impl View {
-    /// An empty view of a network.
+    /// An empty view of a free network.
     pub const fn new(network: NetworkId) -> Self {
-        Self { network, relays: BTreeMap::new(), link_keys: BTreeMap::new() }
+        Self { network, chain: None, relays: BTreeMap::new(), link_keys: BTreeMap::new() }
+    }
+
+    /// The same view, where relays are paid on this chain.
+    #[must_use]
+    pub fn with_chain(self, chain: Chain) -> Self {
+        Self { chain: Some(chain), ..self }
     }
 
     /// The network that is viewed.
     pub const fn network(&self) -> NetworkId {
         self.network
+    }
+
+    /// Where relays are paid; `None` if the network is free.
+    pub const fn chain(&self) -> Option<&Chain> {
+        self.chain.as_ref()
+    }
+
+    /// Where a relay is paid and what it asks.
+    pub fn payment(&self, id: &RelayId) -> Option<&Payment> {
+        self.get(id)?.payment.as_ref()
     }
 
     /// Takes a descriptor if it is the newest of its relay; the same one again changes nothing.
@@ -125,7 +160,13 @@ impl View {
         }
         let epoch = epoch(unix);
         relay.onion_key(epoch).ok_or(Unfit::NoOnionKey { epoch })?;
-        Ok(relay)
+        // directory.view.4
+        match (&self.chain, relay.payment) {
+            (None, None) => Ok(relay),
+            (Some(chain), Some(payment)) if chain.pays(&payment) => Ok(relay),
+            (Some(_), None) => Err(Unfit::NoPayment),
+            (_, Some(Payment { chain_id, contract, .. })) => Err(Unfit::PaidElsewhere { chain_id, contract }),
+        }
     }
 
     /// The relays that cannot be used at `unix` (seconds), in the order of their ids, with the reasons.
@@ -138,7 +179,7 @@ impl View {
 mod tests {
     use super::*;
     use crate::descriptor::{Descriptor, EPOCH_SECONDS};
-    use crate::sample::{FIRST_EPOCH, NETWORK, NOW, descriptor, identity, signed};
+    use crate::sample::{FIRST_EPOCH, NETWORK, NOW, chain, descriptor, identity, payment, signed};
 
     fn with(n: u8, change: impl FnOnce(&mut Descriptor)) -> SignedDescriptor {
         let mut new = descriptor(n);
@@ -244,5 +285,28 @@ mod tests {
         expected.sort();
         assert!(view.unfit(NOW + 1).eq(expected));
         assert!(view.usable(&early_id, NOW + EPOCH_SECONDS - 1).is_ok());
+    }
+
+    // directory.view.4
+    #[test]
+    fn who_is_paid_elsewhere_or_nowhere_is_unfit() {
+        let id = |n| identity(n).id();
+        let mut view = view(&[1]).with_chain(chain());
+        view.insert(with(2, |d| d.payment = Some(payment(2)))).unwrap();
+        view.insert(with(3, |d| d.payment = Some(Payment { chain_id: 9, ..payment(3) }))).unwrap();
+        let contract = Address::repeat_byte(9);
+        view.insert(with(4, |d| d.payment = Some(Payment { contract, ..payment(4) }))).unwrap();
+        assert_eq!(view.usable(&id(1), NOW), Err(Unfit::NoPayment));
+        assert!(view.usable(&id(2), NOW).is_ok());
+        let elsewhere = |chain_id, contract| Err(Unfit::PaidElsewhere { chain_id, contract });
+        assert_eq!(view.usable(&id(3), NOW), elsewhere(9, chain().contract));
+        assert_eq!(view.usable(&id(4), NOW), elsewhere(chain().id, contract));
+        assert_eq!(view.payment(&id(4)).map(|payment| payment.contract), Some(contract));
+        assert_eq!((view.payment(&id(1)), view.chain()), (None, Some(&chain())));
+        // On a free network nobody is paid.
+        let mut free = View::new(NETWORK);
+        free.insert(with(2, |d| d.payment = Some(payment(2)))).unwrap();
+        assert_eq!(free.usable(&id(2), NOW), elsewhere(chain().id, chain().contract));
+        assert_eq!(free.unfit(NOW).count(), 1);
     }
 }

@@ -121,7 +121,7 @@ impl World {
     fn build(&mut self, hops: usize) {
         let path: Vec<_> = (0..hops).map(|n| hop(number(n))).collect();
         let purpose = purpose(self.now);
-        if let Ok(key) = self.origin.build(self.links[0], false, &path, purpose) {
+        if let Ok(key) = self.origin.build(self.links[0], false, &path, purpose, None) {
             self.circuits.push(key);
         }
     }
@@ -147,12 +147,12 @@ impl World {
                     Action::Extend(key, next) => {
                         let known = n + 1 < RELAYS && next == identity(number(n + 1)).id();
                         if known && !self.refuses {
-                            self.relays[n].onward(key, self.links[n + 1], false);
+                            self.relays[n].onward(key, self.links[n + 1], false, None);
                         } else {
                             self.relays[n].refuse(self.now, key, Status::Unreachable);
                         }
                     }
-                    Action::Hold(_) | Action::Release(_) => {}
+                    Action::Hold(_) | Action::Release(_) | Action::Grant(..) | Action::Granted(_) => {}
                     Action::Ended(key) => self.ends.retain(|end| *end != (n, key)),
                 }
             }
@@ -179,7 +179,8 @@ impl World {
         let result = match message.word.kind() {
             Some(PacketType::Setup) => {
                 let peer = n.checked_sub(1).map(|n| identity(number(n)).id());
-                let from = From { link, peer, source: [192, 0, 2, 1].into(), our_opener: true };
+                let from =
+                    From { link, peer, source: [192, 0, 2, 1].into(), our_opener: true, account: None };
                 let taken = self.relays[n].handle_setup(self.now, from, message.word, &message.cell);
                 assert!(taken.is_err() || !message.changed, "a setup that its client did not make");
                 taken

@@ -77,6 +77,7 @@ impl Station {
                     peer: links.peer(link),
                     source: links.source(link),
                     our_opener: links.our_opener(link),
+                    account: None,
                 };
                 let _ = self.relay.handle_setup(now, from, word, &cell);
             }
@@ -134,7 +135,7 @@ impl Station {
             let mut cell = [0; CELL];
             let (exit, mut circuit) = (&mut self.exit, None);
             let fill = |data: &mut [u8; cell::MAX_DATA]| {
-                let (key, length) = exit.poll_transmit(now.instant, data)?;
+                let (key, length) = exit.poll_transmit(now.instant, data, |_| true)?;
                 circuit = Some(key);
                 Some(length)
             };
@@ -157,7 +158,7 @@ impl Station {
 impl World {
     fn new(hops: usize) -> Self {
         let now = start();
-        let config = Config { network: NETWORK, view: view(), hops, prebuilt: 1 };
+        let config = Config { network: NETWORK, view: view(), hops, prebuilt: 1, payer: None };
         let mut world = Self {
             now,
             node: ClientNode::new(now, config, [1; 32]),

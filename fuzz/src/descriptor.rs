@@ -3,9 +3,11 @@
 use std::cell::OnceCell;
 
 use circuit::keys::DhPublic;
+use directory::chain::{Chain, parse_address, parse_amount};
 use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor};
 use directory::exit_summary::ExitSummary;
 use directory::network_file::NetworkFile;
+use directory::payment::{Payment, Rate};
 use directory::view::View;
 
 use crate::edits::edit_text;
@@ -15,7 +17,18 @@ use crate::neighbour::address;
 
 const LABEL: &str = "chive descriptor 1";
 
-/// A relay's descriptor; that of every second one is an exit's.
+/// Where the relays of the sample are paid.
+fn chain() -> Chain {
+    Chain {
+        id: 31_337,
+        contract: parse_address("0xc0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0").unwrap(),
+        rpc: vec!["http://127.0.0.1:8545".to_owned()],
+        minimum_bond: parse_amount("0.001 ether").unwrap(),
+        exit_operators: 2,
+    }
+}
+
+/// A relay's descriptor; that of every second one is an exit's. That of relay 5 is paid.
 pub(crate) fn sample(n: u8) -> SignedDescriptor {
     let descriptor = Descriptor {
         id: identity(n).id(),
@@ -31,6 +44,13 @@ pub(crate) fn sample(n: u8) -> SignedDescriptor {
         country: Some(*b"DE"),
         operator: format!("operator {n}"),
         version: "chive 0.1.0".to_owned(),
+        payment: (n == 5).then(|| Payment {
+            chain_id: chain().id,
+            contract: chain().contract,
+            owner: parse_address("0x0505050505050505050505050505050505050505").unwrap(),
+            ask: Rate(1_000),
+            exit_ask: Rate(1 << 30),
+        }),
     };
     SignedDescriptor::sign(descriptor, &identity(n)).unwrap()
 }
@@ -73,8 +93,10 @@ pub(crate) fn sample_file() -> String {
     thread_local!(static TEXT: OnceCell<String> = const { OnceCell::new() });
     TEXT.with(|text| {
         text.get_or_init(|| {
-            let mut view = View::new(NETWORK);
-            (1..4).for_each(|n| view.insert(sample(n)).unwrap());
+            let mut view = View::new(NETWORK).with_chain(chain());
+            for n in [1, 2, 5] {
+                view.insert(sample(n)).unwrap();
+            }
             NetworkFile::create("sample", view, &identity(9)).unwrap().to_text()
         })
         .clone()

@@ -55,9 +55,9 @@ impl World {
         let mut out = [0; MAX_QUIC_PACKET];
         for _ in 0..MOST_AT_ONCE {
             let now = self.now.instant;
-            if let Some((key, length)) = self.client.poll_transmit(now, &mut out) {
+            if let Some((key, length)) = self.client.poll_transmit(now, &mut out, |_| true) {
                 self.give(key, &out[..length]);
-            } else if let Some((key, length)) = self.exit.poll_transmit(now, &mut out) {
+            } else if let Some((key, length)) = self.exit.poll_transmit(now, &mut out, |_| true) {
                 if self.client.handle_packet(now, key, &out[..length]).is_err() {
                     self.client.remove(key);
                 }

@@ -128,7 +128,7 @@ impl World {
                 assert!(host.links.snapshot().iter().any(|info| info.link == link && info.up));
                 true
             }
-            Ok(Arrival::Consumed) => true,
+            Ok(Arrival::Payments { .. } | Arrival::Consumed) => true,
             Err(_) => false,
         };
         self.drain(datagram.to);

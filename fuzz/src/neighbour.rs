@@ -81,7 +81,7 @@ impl Neighbour {
             Ok(Arrival::Circuit { link, mut packet }) => {
                 Some((link, packet.word(), Box::new(*packet.cell())))
             }
-            Ok(Arrival::Consumed) | Err(_) => None,
+            Ok(Arrival::Payments { .. } | Arrival::Consumed) | Err(_) => None,
         }
     }
 

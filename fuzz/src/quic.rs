@@ -234,7 +234,7 @@ pub(crate) fn circuit_keys(now: Now, count: u8) -> Vec<CircuitKey> {
         Peer { id: identity(1).id(), link_key: link_key(1).public(), address: ([192, 0, 2, 1], 4433).into() };
     let link = Links::new(config, [1; 32]).dial(now, &peer).unwrap();
     let mut origin = Origin::new(count.into(), rng(1));
-    (0..count).map(|_| origin.build(link, false, &[hop(1)], purpose(now)).unwrap()).collect()
+    (0..count).map(|_| origin.build(link, false, &[hop(1)], purpose(now), None).unwrap()).collect()
 }
 
 /// One node's flows.
@@ -268,7 +268,7 @@ impl Hosts {
         let host = &mut self.ends[n];
         let mut out = [0; MAX_QUIC_PACKET];
         let mut count = 0;
-        while let Some((circuit, length)) = host.flows.poll_transmit(self.now.instant, &mut out) {
+        while let Some((circuit, length)) = host.flows.poll_transmit(self.now.instant, &mut out, |_| true) {
             count += 1;
             assert!(count < MOST_AT_ONCE, "a node that does not stop sending");
             if self.flying.len() < MOST_FLYING {

@@ -66,6 +66,7 @@ fn node() -> RelayNode {
         exit: Some(ExitPolicy::default()),
         allow_single_hop: true,
         seen: SeenSetups::restored([]),
+        payments: None,
     };
     RelayNode::new(config, [1; 32])
 }
@@ -189,7 +190,7 @@ impl World {
             let flows = &mut self.flows;
             let mut circuit = None;
             let fill = |data: &mut [u8; cell::MAX_DATA]| {
-                let (key, length) = flows.poll_transmit(self.now.instant, data)?;
+                let (key, length) = flows.poll_transmit(self.now.instant, data, |_| true)?;
                 circuit = Some(key);
                 Some(length)
             };
@@ -242,6 +243,7 @@ impl World {
                     peer: links.peer(link),
                     source: links.source(link),
                     our_opener: links.our_opener(link),
+                    account: None,
                 };
                 let _ = self.relay.handle_setup(self.now, from, word, &cell);
             }
@@ -388,7 +390,7 @@ impl World {
                 let path = [hop(NODE), hop(FAR)];
                 let path = &path[..=usize::from(input.u8() & 1)];
                 if let Some(link) = self.near.up.last().copied() {
-                    let _ = self.origin.build(link, false, path, purpose(self.now));
+                    let _ = self.origin.build(link, false, path, purpose(self.now), None);
                 }
             }
             4 => self.forge_setup(input),

@@ -24,7 +24,7 @@ pub fn seeds() -> Vec<Seed> {
     seeds.push(("body", quic_body()));
     seeds.push(("frames", control_frames()));
     let body = |n| sample(n).bytes().split_last_chunk::<64>().unwrap().0.to_vec();
-    seeds.extend([1, 2].map(|n| ("descriptor", [&[1, 0, 9][..], &body(n)].concat())));
+    seeds.extend([1, 2, 5].map(|n| ("descriptor", [&[1, 0, 9][..], &body(n)].concat())));
     seeds.push(("descriptor", [&[0, 0, 9][..], sample(1).bytes()].concat()));
     seeds.push(("network_file", [&[0][..], sample_file().as_bytes()].concat()));
     seeds.extend([RELAY_EXAMPLE, CLIENT_EXAMPLE].map(|text| ("config", without_comments(text))));

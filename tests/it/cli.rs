@@ -8,6 +8,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use directory::chain::{parse_address, parse_amount};
+use directory::network_file::NetworkFile;
 use serde_json::Value;
 
 use super::processes::{Process, chive, command, document, eventually, free_addresses, sample, text};
@@ -148,6 +150,61 @@ fn a_sample_is_private_and_complete() {
 
     let again = chive(&["network", "sample", "--relays", "1", "--out", out.to_str().unwrap()]);
     assert!(text(&again.stderr).contains("is not empty"));
+}
+
+#[test]
+fn a_paid_sample_says_where_and_what_relays_are_paid() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net");
+    let (contract, owners) =
+        (format!("0x{}", "c0".repeat(20)), ["11", "22"].map(|n| format!("0x{}", n.repeat(20))));
+    let base = ["network", "sample", "--relays", "2", "--out", out.to_str().unwrap()];
+    let paid = ["--chain-id", "31337", "--contract", &contract];
+    let with = |more: &[&str]| error(2, &[&base[..], &paid, more].concat());
+    let both = ["--owner", &owners[0], "--owner", &owners[1]];
+
+    assert!(error(2, &[&base[..], &["--ask", "5"]].concat()).contains("--chain-id"));
+    assert!(error(2, &[&base[..], &["--chain-id", "1"]].concat()).contains("--contract"));
+    assert!(with(&both[..2]).contains("--owner was given 1 times for 2 relays"));
+    assert!(with(&["--owner", "0x12", "--owner", &owners[1]]).contains("is no account"));
+    let wrong = |more: &[&str]| with(&[&both[..], more].concat());
+    assert!(wrong(&["--ask", "16777217"]).contains("the nearest price is 16777218"));
+    assert!(wrong(&["--minimum-bond", "1 euro"]).contains("--minimum-bond must be"));
+    assert!(wrong(&["--rpc", "here"]).contains("http://"));
+    assert!(!out.exists());
+
+    let more = [
+        "--rpc",
+        "http://127.0.0.1:8545",
+        "--minimum-bond",
+        "0.001 ether",
+        "--ask",
+        "1000",
+        "--exit-ask",
+        "3000",
+    ];
+    document(&[&base[..], &paid, &both, &more].concat());
+    let path = out.join("network.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let view = NetworkFile::parse(&text, "network.toml", None, now).unwrap().into_view();
+    let chain = view.chain().unwrap();
+    assert_eq!(
+        (chain.id, chain.contract, chain.exit_operators),
+        (31_337, parse_address(&contract).unwrap(), 1)
+    );
+    assert_eq!((chain.minimum_bond, chain.rpc.len()), (parse_amount("0.001 ether").unwrap(), 1));
+    let mut found: Vec<_> = view
+        .iter()
+        .map(|relay| {
+            let payment = relay.payment.unwrap();
+            assert!(view.usable(&relay.id, now).is_ok());
+            (payment.owner, payment.ask.0, payment.exit_ask.0, relay.exit.is_some())
+        })
+        .collect();
+    found.sort_unstable();
+    let owner = |n: usize| parse_address(&owners[n]).unwrap();
+    assert_eq!(found, [(owner(0), 1_000, 0, false), (owner(1), 1_000, 3_000, true)]);
 }
 
 #[test]

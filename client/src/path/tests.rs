@@ -1,8 +1,12 @@
 use std::collections::BTreeSet;
 
 use circuit::keys::{DhPublic, IdentitySecret, NetworkId};
+use circuit::stream::{End, MAX_QUIC_PACKET, StreamConfig, Streams};
+use directory::chain::{Chain, Wei};
 use directory::descriptor::{Descriptor, EPOCH_SECONDS};
 use directory::exit_summary::ExitSummary;
+use payments::Address;
+use payments::amount::Tier;
 use rand_core::SeedableRng as _;
 
 use super::*;
@@ -17,7 +21,10 @@ fn start() -> Now {
 
 /// Relays of which the first `exits` serve the ports 80 and 443.
 fn view(relays: u8, exits: u8) -> View {
-    let mut view = View::new(NETWORK);
+    fill(View::new(NETWORK), relays, exits, |_| None)
+}
+
+fn fill(mut view: View, relays: u8, exits: u8, payment: impl Fn(u8) -> Option<Payment>) -> View {
     for n in 1..=relays {
         let identity = IdentitySecret::from_bytes(&[n; 32]);
         let descriptor = Descriptor {
@@ -34,6 +41,7 @@ fn view(relays: u8, exits: u8) -> View {
             country: None,
             operator: String::new(),
             version: "test".to_owned(),
+            payment: payment(n),
         };
         view.insert(SignedDescriptor::sign(descriptor, &identity).unwrap()).unwrap();
     }
@@ -131,4 +139,222 @@ fn what_is_impossible_says_what_is_missing() {
     let entry = paths.entry(&no_exit, now, 3).unwrap();
     let error = paths.choose(&no_exit, now, entry, 3, None).unwrap_err();
     assert_eq!(error.to_string(), "none of 5 usable relays is an exit");
+}
+
+fn chain(exit_operators: u16) -> Chain {
+    Chain {
+        id: 5,
+        contract: Address::repeat_byte(0xc0),
+        rpc: vec![],
+        minimum_bond: Wei::ZERO,
+        exit_operators,
+    }
+}
+
+/// A paid network whose first `exits` relays are exits: owner, ask and exit ask by the number of the relay.
+fn paid(relays: u8, exits: u8, exit_operators: u16, of: impl Fn(u8) -> (u8, u64, u64)) -> View {
+    let chain = chain(exit_operators);
+    let (chain_id, contract) = (chain.id, chain.contract);
+    fill(View::new(NETWORK).with_chain(chain), relays, exits, |n| {
+        let (owner, ask, exit_ask) = of(n);
+        let exit_ask = if n <= exits { Rate(exit_ask) } else { Rate::FREE };
+        let owner = Address::repeat_byte(owner);
+        Some(Payment { chain_id, contract, owner, ask: Rate(ask), exit_ask })
+    })
+}
+
+fn id(n: u8) -> RelayId {
+    IdentitySecret::from_bytes(&[n; 32]).id()
+}
+
+fn rates(path: &[PathHop]) -> Vec<(u64, u64)> {
+    let rate = |compact| Rate::decode(compact).unwrap().0;
+    path.iter().map(|hop| (rate(hop.terms.rate_in), rate(hop.terms.rate_out))).collect()
+}
+
+fn tier(number: u8) -> Tier {
+    Tier::new(number).unwrap()
+}
+
+#[test]
+fn a_free_network_has_no_terms_and_no_price() {
+    let (now, view, mut paths) = (start(), view(5, 2), paths(1));
+    paths.max_price = Some(Rate::FREE);
+    let entry = paths.entry(&view, now, 3).unwrap();
+    let path = paths.choose(&view, now, entry, 3, Some(80)).unwrap();
+    assert!(path.iter().all(|hop| hop.terms == Terms::default()));
+    assert_eq!(paths.price(&view, now, entry, 3, None), Ok(Rate::FREE));
+}
+
+// directory.path.1
+#[test]
+fn no_owner_is_in_a_path_twice() {
+    let now = start();
+    // Eight owners of three relays each, of which the first eight relays are exits.
+    let view = paid(24, 8, 1, |n| (1 + n % 8, 10, 20));
+    for seed in 0..200 {
+        let mut paths = paths(seed);
+        for hops in 2..=5 {
+            let entry = paths.entry(&view, now, hops).unwrap();
+            let path = paths.choose(&view, now, entry, hops, None).unwrap();
+            let owners: BTreeSet<_> = path.iter().map(|hop| view.payment(&hop.id).unwrap().owner).collect();
+            assert_eq!((path.len(), owners.len(), path[0].id), (hops, hops, entry));
+        }
+    }
+    let two = paid(6, 2, 1, |n| (1 + n % 2, 10, 20));
+    let error = paths(1).entry(&two, now, 3).unwrap_err();
+    assert_eq!(error, NoPath::TooFewOwners { usable: 6, owners: 2, hops: 3 });
+    assert!(paths(1).entry(&two, now, 2).is_ok());
+}
+
+// directory.path.2
+#[test]
+fn the_class_is_the_cheapest_that_enough_owners_accept() {
+    let now = start();
+    // Relay n asks n wei for a cell, and as an exit n * 10; the first eight are exits.
+    let by_number = |n: u8| (n, n.into(), u64::from(n) * 10);
+    for (operators, middle, exit) in [(1, 3, 10), (3, 3, 30), (5, 5, 50), (8, 8, 80)] {
+        let view = paid(12, 8, operators, by_number);
+        let class = Class {
+            middle: Tier::covering(Rate(middle)).unwrap(),
+            exit: Tier::covering(Rate(exit)).unwrap(),
+        };
+        for seed in 0..100 {
+            let mut paths = paths(seed);
+            let entry = paths.entry(&view, now, 3).unwrap();
+            let path = paths.choose(&view, now, entry, 3, Some(80)).unwrap();
+            let ask = |hop: &PathHop| *view.payment(&hop.id).unwrap();
+            if operators > 1 {
+                assert_eq!(path[0].terms.class, class.number(), "whoever is the entry");
+            }
+            let class = Class::from_number(path[0].terms.class).unwrap();
+            assert!(ask(&path[1]).ask <= class.middle.rate());
+            assert!(ask(&path[2]).exit_ask <= class.exit.rate());
+            let expected: Vec<_> =
+                class.rates(ask(&path[0]).ask, 3).iter().map(|(a, b)| (a.0, b.0)).collect();
+            assert_eq!(rates(&path), expected);
+            assert_eq!(
+                path.iter().map(|hop| hop.terms.role).collect::<Vec<_>>(),
+                [Role::Forward, Role::Forward, Role::Exit]
+            );
+            assert_eq!(paths.price(&view, now, entry, 3, Some(80)), Ok(Rate(expected[0].0)));
+        }
+    }
+}
+
+// directory.path.2
+#[test]
+fn owners_count_once_and_only_exits_for_the_port_count() {
+    let now = start();
+    // One owner has all the cheap exits.
+    let view = paid(10, 6, 2, |n| if n <= 4 { (1, 1, 1) } else { (n, 1, 64) });
+    let mut paths = paths(1);
+    let entry = paths.entry(&view, now, 2).unwrap();
+    let path = paths.choose(&view, now, entry, 2, None).unwrap();
+    assert_eq!(Class::from_number(path[1].terms.class).unwrap().exit, tier(12));
+    assert_eq!(tier(12).rate(), Rate(64));
+    let error = paths.choose(&view, now, entry, 2, Some(25)).unwrap_err();
+    assert_eq!(error, NoPath::NoExit { usable: 10, port: 25, exits: 0, owners: 0, needed: 2 });
+    assert_eq!(error.port(), Some(25));
+    assert_eq!(error.to_string(), "none of 10 usable relays is an exit for port 25");
+    let view = paid(10, 6, 4, |n| if n <= 4 { (1, 1, 1) } else { (n, 1, 64) });
+    let error = paths.entry(&view, now, 2).unwrap_err();
+    assert_eq!(error, NoPath::NoExit { usable: 10, port: 0, exits: 6, owners: 3, needed: 4 });
+    assert!(error.to_string().starts_with("6 of 10 usable relays are exits, of 3 owners"), "{error}");
+    assert_eq!(error.port(), None);
+    // What no tier pays is no price.
+    let absurd = paid(10, 6, 1, |n| (n, 1, 1 << 49));
+    assert!(matches!(paths.entry(&absurd, now, 2), Err(NoPath::NoExit { owners: 0, needed: 1, .. })));
+}
+
+// directory.path.2
+#[test]
+fn where_one_operator_is_enough_the_exit_is_not_the_entrys() {
+    let now = start();
+    let view = paid(4, 2, 1, |n| (n, 1, u64::from(n) * 16));
+    for seed in 0..50 {
+        let mut paths = paths(seed);
+        let path = paths.choose(&view, now, id(1), 2, None).unwrap();
+        assert_eq!((path[1].id, rates(&path)), (id(2), vec![(33, 32), (32, 0)]));
+        let path = paths.choose(&view, now, id(2), 2, None).unwrap();
+        assert_eq!((path[1].id, rates(&path)), (id(1), vec![(17, 16), (16, 0)]));
+        // An entry of the only exit owner would leave no exit.
+        let one = paid(4, 2, 1, |n| (if n < 4 { 1 } else { 2 }, 1, 16));
+        assert_eq!(paths.entry(&one, now, 2), Ok(id(4)));
+        assert!(matches!(paths.choose(&one, now, id(1), 2, None), Err(NoPath::NoExit { .. })));
+    }
+}
+
+// directory.path.3
+#[test]
+fn an_entry_is_paid_its_own_ask_and_that_is_no_more_than_others_take() {
+    let now = start();
+    let view = paid(12, 4, 2, |n| (n, if n > 6 { 1_000_000 } else { 5 }, 7));
+    let entries: BTreeSet<_> = (0..100).map(|seed| paths(seed).entry(&view, now, 3).unwrap()).collect();
+    assert!(entries.iter().all(|entry| view.payment(entry).unwrap().ask == Rate(5)), "{entries:?}");
+    assert!(entries.len() > 1);
+    let mut paths = paths(1);
+    let entry = paths.entry(&view, now, 3).unwrap();
+    let path = paths.choose(&view, now, entry, 3, None).unwrap();
+    // Tier 5 is 5 wei, tier 6 is 8 wei.
+    assert_eq!(rates(&path), [(18, 13), (13, 8), (8, 0)]);
+    let path = paths.choose(&view, now, id(12), 3, None).unwrap();
+    assert_eq!(rates(&path)[0], (1_000_013, 13));
+    // With one hop the entry is the exit, and paid as one.
+    let entry = paths.entry(&view, now, 1).unwrap();
+    let path = paths.choose(&view, now, entry, 1, Some(443)).unwrap();
+    assert_eq!((rates(&path), path[0].terms.role), (vec![(7, 0)], Role::Exit));
+    assert!(matches!(paths.choose(&view, now, entry, 1, Some(25)), Err(NoPath::NoExit { port: 25, .. })));
+}
+
+// directory.path.4
+#[test]
+fn a_maximum_price_is_strict_and_says_what_a_path_costs() {
+    let now = start();
+    // The relays 5 and 6 are cheaper as entries; the middle is paid 4, and the exit 8.
+    let view = paid(6, 2, 2, |n| (n, if n > 4 { 3 } else { 4 }, 8));
+    let mut paths = paths(1);
+    for (max, cheapest) in [(None, 4), (Some(16), 4), (Some(15), 3)] {
+        paths.max_price = max.map(Rate);
+        paths.entries.clear();
+        let mut seen = BTreeSet::new();
+        for _ in 0..50 {
+            paths.entries.clear();
+            let entry = paths.entry(&view, now, 3).unwrap();
+            let path = paths.choose(&view, now, entry, 3, Some(80)).unwrap();
+            assert!(max.is_none_or(|max| rates(&path)[0].0 <= max));
+            seen.insert(view.payment(&entry).unwrap().ask.0);
+        }
+        assert!(seen.contains(&3) && seen.contains(&4) == (cheapest == 4), "{max:?} {seen:?}");
+    }
+    paths.max_price = Some(Rate(14));
+    let error = paths.entry(&view, now, 3).unwrap_err();
+    let expected = NoPath::TooDear { ruled_out: 6, least: Rate(15), max: Rate(14), hops: 3, port: 0 };
+    assert_eq!((error, error.port()), (expected, None));
+    for part in ["3 hops", &per_gib(Rate(15)).to_string(), &per_gib(Rate(14)).to_string(), "rules out 6"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let error = paths.choose(&view, now, id(5), 3, Some(80)).unwrap_err();
+    assert_eq!(error, NoPath::TooDear { ruled_out: 1, least: Rate(15), max: Rate(14), hops: 3, port: 80 });
+    assert_eq!(error.port(), Some(80));
+    // Fewer hops are cheaper, and an entry that has become too dear is left.
+    assert!(paths.entry(&view, now, 2).is_ok());
+}
+
+#[test]
+fn a_gib_is_so_many_cells() {
+    assert_eq!(CELLS_PER_GIB, 856_254);
+    assert_eq!(per_gib(Rate(3)), Wei(2_568_762));
+}
+
+#[test]
+fn a_full_cell_carries_what_prices_are_reckoned_with() {
+    let now = start().instant;
+    let mut streams = Streams::new(now, End::Client, &StreamConfig::default(), [7; 32]).unwrap();
+    let stream = streams.open().unwrap();
+    assert_eq!(streams.write(stream, &[1; 10_000]), Ok(10_000));
+    let mut packet = [0; MAX_QUIC_PACKET];
+    let lengths: Vec<_> = core::iter::from_fn(|| streams.poll_transmit(now, &mut packet)).collect();
+    assert!(lengths.iter().sum::<usize>() > 10_000, "all of it was sent");
+    assert!(lengths.len() <= 10_000_usize.div_ceil(MAX_QUIC_PACKET - 24), "{lengths:?}");
 }

@@ -100,6 +100,29 @@ impl<'a> Section<'a> {
             .ok_or_else(|| self.wrong_type(key, value, "a whole number, not negative"))
     }
 
+    /// Whether the key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The texts of a key that is a list of them.
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, FileError> {
+        let value = self.value(key)?.get_ref();
+        value
+            .as_array()
+            .and_then(|list| list.iter().map(|text| text.get_ref().as_str().map(str::to_owned)).collect())
+            .ok_or_else(|| self.wrong_type(key, value, "a list of texts in quotes"))
+    }
+
+    /// The table of a key, if it is there.
+    pub(super) fn section(&self, key: &str) -> Result<Option<Self>, FileError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let table =
+            value.get_ref().as_table().ok_or_else(|| self.wrong_type(key, value.get_ref(), "a table"))?;
+        let prefix = format!("{}{key}.", self.prefix);
+        Ok(Some(Self { source: self.source, table, span: value.span(), prefix }))
+    }
+
     /// The bytes of a key whose text is lower-case hexadecimal.
     pub(super) fn hex<const N: usize>(&self, key: &str) -> Result<[u8; N], FileError> {
         let bytes = data_encoding::HEXLOWER.decode(self.text(key)?.as_bytes()).ok();

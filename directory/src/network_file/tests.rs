@@ -4,8 +4,9 @@ use circuit::keys::DhPublic;
 use proptest::prelude::*;
 
 use super::*;
+use crate::chain::Wei;
 use crate::descriptor::{Descriptor, EPOCH_SECONDS};
-use crate::sample::{NETWORK, NOW, descriptor, identity, signed};
+use crate::sample::{NETWORK, NOW, chain, descriptor, identity, payment, signed};
 
 const SIGNER: u8 = 99;
 
@@ -82,7 +83,104 @@ fn the_signed_bytes_are_those_of_the_specification() {
         relay.bytes(),
     ]
     .concat();
-    identity(SIGNER).id().verify("chive network file 1", &expected, &file.signature).unwrap();
+    let verify = |message: &[u8], file: &NetworkFile| {
+        identity(SIGNER).id().verify("chive network file 1", message, &file.signature).unwrap();
+    };
+    verify(&[&expected[..], &[0]].concat(), &file);
+    let mut chain = chain();
+    chain.rpc = vec!["http://a".to_owned()];
+    let view = file.into_view().with_chain(chain);
+    let file = NetworkFile::create("demo net", view, &identity(SIGNER)).unwrap();
+    let chain_part = [
+        &[1, 0, 0, 0, 0, 0, 0, 0x7a, 0x69][..],
+        &[0xc0; 20],
+        &[0, 0, 0, 0, 0, 0x03, 0x8d, 0x7e, 0xa4, 0xc6, 0x80, 0],
+        &[0, 3, 1, 0, 8],
+        b"http://a",
+    ];
+    verify(&[&expected[..], &chain_part.concat()].concat(), &file);
+}
+
+fn paid() -> NetworkFile {
+    let mut view = View::new(NETWORK).with_chain(chain());
+    for n in 1..=3 {
+        view.insert(with(n, |d| d.payment = Some(payment(n)))).unwrap();
+    }
+    NetworkFile::create("demo net", view, &identity(SIGNER)).unwrap()
+}
+
+// directory.file.1 directory.file.6
+#[test]
+fn a_chain_is_read_back_and_shown_to_people() {
+    let file = paid();
+    let text = file.to_text();
+    let read = parse(&text).unwrap();
+    assert_eq!(read, file);
+    assert_eq!(read.view().chain(), Some(&chain()));
+    let owner = payment(1).owner;
+    for line in [
+        format!("contract = \"{}\"\n", chain().contract),
+        "minimum_bond = \"1000000000000000 wei\"\n".to_owned(),
+        "rpc = [\"http://127.0.0.1:8545\", \"https://example.org/rpc?key=1\"]\n".to_owned(),
+        format!("# owner {owner}, wei per cell 1000, as an exit 16777216\n"),
+    ] {
+        assert!(text.contains(&line), "{line} in {text}");
+    }
+    // Values count, not how they are written.
+    let again = text
+        .replace("1000000000000000 wei", "0.001 ether")
+        .replace(&chain().contract.to_string(), &chain().contract.to_string().to_lowercase());
+    assert_eq!(parse(&again), Ok(file));
+    // What is left out is 20 exit operators, and no RPC.
+    let mut view = paid().into_view();
+    view = view.with_chain(Chain { rpc: vec![], exit_operators: EXIT_OPERATORS, ..chain() });
+    let file = NetworkFile::create("demo net", view, &identity(SIGNER)).unwrap();
+    let text = file.to_text().replace("rpc = []\n", "").replace("exit_operators = 20\n", "");
+    assert!(!text.contains("rpc") && !text.contains("exit_operators"));
+    assert_eq!(parse(&text), Ok(file));
+}
+
+// directory.file.1 directory.file.3 directory.file.6
+#[test]
+fn every_changed_value_of_the_chain_is_refused_where_it_stands() {
+    let text = paid().to_text();
+    let contract = chain().contract.to_string();
+    let swapped = contract.replacen('C', "c", 1);
+    for (from, to, at, key) in [
+        ("id = 31337", "id = 31338", "signature =", "signature"),
+        ("wei\"", "gwei\"", "signature =", "signature"),
+        ("exit_operators = 3", "exit_operators = 4", "signature =", "signature"),
+        (":8545", ":8546", "signature =", "signature"),
+        ("[chain]", "[chain]\nx = 1", "x = 1", "chain.x"),
+        ("id = 31337", "id = 0", "id = 0", "chain.id"),
+        ("id = 31337", "id = 9223372036854775808", "id =", "chain.id"),
+        ("id = 31337", "", "[chain]", "chain.id"),
+        (&contract, &swapped, "contract =", "chain.contract"),
+        (&contract, "0x", "contract =", "chain.contract"),
+        (&contract, "0x0000000000000000000000000000000000000000", "contract =", "chain.contract"),
+        ("1000000000000000 wei", "1 euro", "minimum_bond =", "chain.minimum_bond"),
+        ("\"1000000000000000 wei\"", "5", "minimum_bond =", "chain.minimum_bond"),
+        ("exit_operators = 3", "exit_operators = 0", "exit_operators =", "chain.exit_operators"),
+        ("exit_operators = 3", "exit_operators = 65536", "exit_operators =", "chain.exit_operators"),
+        ("http://127", "gopher://127", "rpc =", "chain.rpc"),
+        ("[\"http://127.0.0.1:8545\",", "[5,", "rpc =", "chain.rpc"),
+        ("exit_operators = 3", "exit_operator = 3", "exit_operator =", "chain.exit_operator"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        error_at(&text.replacen(from, to, 1), at, key);
+    }
+    let section = text.find("[chain]").unwrap()..text.find("\n# id").unwrap();
+    let mut free = text.clone();
+    free.replace_range(section, "");
+    error_at(&free, "signature =", "signature");
+    let error = error_at(
+        &text.replacen("exit_operators", "exit_operator", 1),
+        "exit_operator",
+        "chain.exit_operator",
+    );
+    assert_eq!(error.fix, "did you mean `exit_operators`?");
+    let error = parse(&format!("chain = 5\n{free}")).unwrap_err();
+    assert_eq!(error.key, "chain");
 }
 
 #[test]
@@ -180,7 +278,7 @@ fn one_bad_relay_is_named() {
             "relay[2].descriptor",
             "signature",
         ),
-        (line_of(&signed(2)).replace('=', "= "), "descriptor", "relay[2].descriptor", "not base64"),
+        (line_of(&signed(2)).replace("Q0hW", "Q0h!"), "descriptor", "relay[2].descriptor", "not base64"),
         (format!("{}\nx = 1", line_of(&signed(2))), "x = 1", "relay[2].x", "not known"),
         (String::new(), "[[relay]]", "relay[2].descriptor", "missing"),
         ("descriptor = 7".to_owned(), "descriptor = 7", "relay[2].descriptor", "text in quotes"),
@@ -224,6 +322,8 @@ fn what_cannot_be_a_file_is_not_created() {
     for name in ["", "a\nb", "a\"b", "\u{e9}", &"x".repeat(MAX_NAME + 1)] {
         assert!(NetworkFile::create(name, view.clone(), &identity(SIGNER)).is_err(), "{name}");
     }
+    let wrong = Chain { minimum_bond: Wei(u128::MAX), ..chain() };
+    assert!(NetworkFile::create("demo", view.clone().with_chain(wrong), &identity(SIGNER)).is_err());
     assert!(NetworkFile::create(&"x".repeat(MAX_NAME), view, &identity(SIGNER)).is_ok());
     let long = "#".repeat(MAX_FILE + 1);
     assert!(parse(&long).unwrap_err().problem.contains("16 MiB"));
@@ -235,7 +335,7 @@ proptest! {
     // directory.file.1
     #[test]
     fn a_changed_byte_is_refused_or_means_the_same(index: prop::sample::Index, byte in 0x20_u8..0x7f) {
-        let file = create([signed(1)]);
+        let file = paid();
         let mut bytes = file.to_text().into_bytes();
         *index.get_mut(&mut bytes) = byte;
         if let Ok(read) = parse(core::str::from_utf8(&bytes).unwrap()) {
@@ -245,7 +345,7 @@ proptest! {
 
     #[test]
     fn every_prefix_is_an_error_with_a_line(index: prop::sample::Index) {
-        let text = create([signed(1)]).to_text();
+        let text = paid().to_text();
         let cut = index.index(text.len() - 2);
         let error = parse(text.get(..cut).unwrap()).unwrap_err();
         prop_assert!(error.line <= text.lines().count());
