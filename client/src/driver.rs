@@ -13,10 +13,13 @@ use circuit::node::Event;
 use circuit::setup::Status as SetupStatus;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
+use payments::Address;
+use payments::treasury::Health;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use crate::money::{self, Money, Opened, Treasurer};
 use crate::node::{ClientNode, Config};
 use crate::pool::{Circuit, Purpose, TestRun};
 use crate::proxy::{Answers, Proxy};
@@ -40,6 +43,8 @@ pub struct Settings {
     pub prebuilt: usize,
     /// The local address of its links.
     pub udp: SocketAddr,
+    /// How it pays; nothing on a free network.
+    pub money: Option<Money>,
 }
 
 /// Why a client did not start.
@@ -58,6 +63,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The store of its money.
+    #[error(transparent)]
+    Money(#[from] payments::treasury::OpenError),
     /// The operating system gave no randomness.
     #[error("the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -85,6 +93,7 @@ pub struct Client {
     socket: UdpSocket,
     listener: std::net::TcpListener,
     socks: SocketAddr,
+    money: Option<Opened>,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
     stopped: watch::Receiver<bool>,
@@ -138,17 +147,28 @@ impl Client {
         let listener = std::net::TcpListener::bind(settings.socks).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let socks = listener.local_addr().map_err(refused)?;
+        let (payer, money) = settings.money.map(Money::open).transpose()?.unzip();
         let config = Config {
             network: settings.network,
             view: settings.view,
             hops: settings.hops,
             prebuilt: settings.prebuilt,
+            payer,
         };
         let node = ClientNode::new(driver::now(), config, random_seed()?);
         let (commands, received) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(false);
         let handle = Handle { commands, stop };
-        Ok(Self { shared: Shared::new(node), socket, listener, socks, handle, commands: received, stopped })
+        Ok(Self {
+            shared: Shared::new(node),
+            socket,
+            listener,
+            socks,
+            money,
+            handle,
+            commands: received,
+            stopped,
+        })
     }
 
     /// Where applications reach it, with the port that was chosen where the setting said 0.
@@ -163,18 +183,22 @@ impl Client {
 
     /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
     pub async fn run(self) -> Result<(), RunError> {
-        let Self { shared, socket, listener, socks, handle: _, commands, mut stopped } = self;
+        let Self { shared, socket, listener, socks, money, handle: _, commands, mut stopped } = self;
+        let owner = money.as_ref().map(Opened::owner);
+        let (treasurer, health) = money.map(|opened| Treasurer::start(&shared, opened)).unzip();
         let answers: Answers = Rc::new(RefCell::new(HashMap::new()));
         let proxy = Proxy { shared: Rc::clone(&shared), answers: Rc::clone(&answers) };
         let serving = tokio::task::spawn_local(proxy.serve(TcpListener::from_std(listener)?));
-        let answering = tokio::task::spawn_local(answer(Rc::clone(&shared), socks, commands));
+        let answering =
+            tokio::task::spawn_local(answer(Rc::clone(&shared), socks, owner.zip(health), commands));
         let stop = async move {
             // A handle that is gone can no longer ask to stop: then the client runs on.
             if stopped.wait_for(|stop| *stop).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
-        driver::run(&shared, &socket, ClientOutside { answers }, stop).await;
+        let outside = ClientOutside { shared: Rc::clone(&shared), answers, treasurer };
+        driver::run(&shared, &socket, outside, stop).await;
         serving.abort();
         answering.abort();
         Ok(())
@@ -190,11 +214,16 @@ fn random_seed() -> Result<[u8; 32], StartError> {
 
 /// What the client does for its node.
 struct ClientOutside {
+    shared: Rc<Shared<ClientNode>>,
     answers: Answers,
+    treasurer: Option<Treasurer>,
 }
 
 impl Outside for ClientOutside {
     fn event(&mut self, event: Event) {
+        if let (Event::Money, Some(treasurer)) = (&event, &self.treasurer) {
+            treasurer.work(&self.shared);
+        }
         if let Event::Answered(flow, code) = event
             && let Some(waiting) = self.answers.borrow_mut().remove(&flow)
         {
@@ -208,6 +237,7 @@ impl Outside for ClientOutside {
 fn answer(
     shared: Rc<Shared<ClientNode>>,
     socks: SocketAddr,
+    money: Option<(Address, watch::Receiver<Health>)>,
     mut commands: mpsc::Receiver<Command>,
 ) -> impl Future<Output = ()> {
     let started = driver::now().instant;
@@ -215,7 +245,13 @@ fn answer(
         while let Some(command) = commands.recv().await {
             // Who asked may have left.
             match command {
-                Command::Status(to) => drop(to.send(report(&shared, started, socks))),
+                Command::Status(to) => {
+                    let mut status = report(&shared, started, socks);
+                    status.money = money.as_ref().and_then(|(owner, health)| {
+                        shared.look(|node| money::report(node, *owner, &health.borrow()).map(Box::new))
+                    });
+                    drop(to.send(status));
+                }
                 Command::Circuits(to) => drop(to.send(shared.look(circuits))),
                 Command::Ready(to) => {
                     let shared = Rc::clone(&shared);
@@ -305,6 +341,7 @@ fn report(shared: &Shared<ClientNode>, started: Instant, socks: SocketAddr) -> s
             bytes_down: node.counts().bytes_down,
             link_rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             last_error: node.counts().last_error.as_deref().map(explained),
+            money: None,
         }
     })
 }

@@ -7,8 +7,11 @@
 mod backoff;
 #[cfg(feature = "io")]
 pub mod driver;
+#[cfg(feature = "io")]
+pub mod money;
 pub mod node;
 pub mod path;
+pub mod payer;
 pub mod pool;
 #[cfg(feature = "io")]
 mod proxy;

@@ -21,11 +21,13 @@ use rand_core::{Rng as _, SeedableRng as _};
 
 use crate::backoff::Backoff;
 use crate::path::{NoPath, Paths};
+use crate::payer::Payer;
 use crate::pool::{Circuit, Failure, Pool, Purpose, SPARE_LIFE, TestRun};
 use crate::socks::Credentials;
 
 mod attach;
 mod entry;
+mod pay;
 
 use entry::Entry;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub hops: usize,
     /// Circuits that are kept ready.
     pub prebuilt: usize,
+    /// Pays the entry; nothing on a free network.
+    pub payer: Option<Payer>,
 }
 
 /// Where the stream of an application stands.
@@ -97,6 +101,9 @@ pub struct ClientCounts {
 #[derive(Debug)]
 pub struct ClientNode {
     config: Config,
+    payer: Option<Payer>,
+    /// The money may have work for the outside.
+    worked: bool,
     links: Links,
     origin: Origin,
     flows: Flows,
@@ -119,7 +126,8 @@ pub struct ClientNode {
 
 impl ClientNode {
     /// A client whose randomness comes from `seed`; it dials its entry at the first [`Node::handle_timeout`].
-    pub fn new(now: Now, config: Config, seed: [u8; 32]) -> Self {
+    pub fn new(now: Now, mut config: Config, seed: [u8; 32]) -> Self {
+        let payer = config.payer.take();
         let mut rng = Random::from_seed(seed);
         let link_config = LinkConfig {
             network: config.network,
@@ -139,6 +147,8 @@ impl ClientNode {
             flows: Flows::new(End::Client, StreamConfig::default(), Random::from_seed(draw())),
             paths: Paths::new(Random::from_seed(draw())),
             config,
+            payer,
+            worked: true,
             entry: None,
             pool: Pool::new(),
             wishes: BTreeMap::new(),
@@ -235,13 +245,14 @@ impl ClientNode {
     fn build(&mut self, now: Now, entry: Entry, purpose: Purpose, port: Option<u16>) -> Result<(), NoPath> {
         let path = self.paths.choose(&self.config.view, now, entry.relay, self.config.hops, port)?;
         let link = entry.link;
+        let Ok(account) = self.account_for(now, entry, &path) else { return Ok(()) };
         let setup = SetupPurpose {
             expiry: u32::try_from(now.unix() + LIFE).unwrap_or(u32::MAX),
             minute: u32::try_from(now.unix() / 60).unwrap_or(u32::MAX),
             exit: true,
             early: &[],
         };
-        match self.origin.build(link, self.links.our_opener(link), &path, setup) {
+        match self.origin.build(link, self.links.our_opener(link), &path, setup, account) {
             Ok(key) => {
                 let path = path.iter().map(|hop| hop.id).collect();
                 self.pool.insert(key, Circuit::new(now.instant, path, purpose));
@@ -258,6 +269,10 @@ impl ClientNode {
     fn handle_reply(&mut self, now: Now, key: CircuitKey, answered: Answered) {
         match answered {
             Answered::Ready => self.opened(now, key),
+            Answered::Refused(0, circuit::setup::Status::Unpaid) => {
+                self.not_credited(now);
+                self.lost(now, key, Failure::Refused(circuit::setup::Status::Unpaid));
+            }
             Answered::Refused(hop, status) => {
                 // The next hop is the one that could not be reached.
                 let blamed = if status == circuit::setup::Status::Unreachable { hop + 1 } else { hop };
@@ -337,6 +352,7 @@ impl ClientNode {
     /// Does what the parts want done, until they want nothing more.
     fn act(&mut self, now: Now) {
         loop {
+            self.act_on_money(now);
             if let Some(action) = self.origin.poll_action() {
                 match action {
                     Action::Send(link, word, cell) => self.outbox.push_back((link, word, cell)),
@@ -357,6 +373,9 @@ impl ClientNode {
         if let LinkEvent::Lost { link } = event {
             if self.entry.is_some_and(|entry| entry.link == link) {
                 self.entry = None;
+            }
+            if let Some(payer) = &mut self.payer {
+                payer.link_lost(link);
             }
             for key in self.origin.handle_link_lost(now, link) {
                 self.lost(now, key, Failure::LinkLost);
@@ -433,7 +452,9 @@ impl ClientNode {
             circuit.received += 1;
             circuit.heard = now.instant;
             circuit.silent = None;
+            circuit.repeats = 0;
         }
+        self.grant(key);
         if !honest {
             self.close(now, key);
         }
@@ -473,11 +494,11 @@ impl ClientNode {
     /// Writes the next cell of a stream.
     fn transmit_streams(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
         loop {
-            let flows = &mut self.flows;
+            let (flows, origin) = (&mut self.flows, &mut self.origin);
             let mut packet = Packet::blank(out);
             let mut chosen = None;
             cell::write_body(cell::body(packet.cell()), BodyType::Quic, |data| {
-                let (key, length) = flows.poll_transmit(now.instant, data)?;
+                let (key, length) = flows.poll_transmit(now.instant, data, |key| origin.may_seal(key))?;
                 chosen = Some(key);
                 Some(length)
             })
@@ -539,6 +560,12 @@ impl Node for ClientNode {
                 self.settle(now);
                 handled?;
             }
+            Arrival::Payments { link, mut packet } => {
+                let handled = self.handle_payments(now, link, packet.cell());
+                self.act(now);
+                self.settle(now);
+                handled?;
+            }
             Arrival::Consumed => {
                 self.act(now);
                 self.settle(now);
@@ -550,27 +577,36 @@ impl Node for ClientNode {
     fn handle_timeout(&mut self, now: Now) {
         self.links.handle_timeout(now);
         self.flows.handle_timeout(now.instant);
+        self.pay_timeout(now);
         self.act(now);
         if self.tick.is_some_and(|tick| tick <= now.instant) {
             self.expire(now);
             self.watch_entry(now);
             self.find_silence(now);
+            self.grant_again(now);
             self.tick = Some(now.after(TICK));
         }
         self.settle(now);
     }
 
     fn poll_transmit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
-        self.transmit_waiting(now, out)
+        // Payment goes before what it pays for.
+        self.transmit_payments(now, out)
+            .or_else(|| self.transmit_waiting(now, out))
             .or_else(|| self.links.poll_transmit(now, out))
             .or_else(|| self.transmit_streams(now, out))
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        [self.links.poll_timeout(), self.flows.poll_timeout(), self.tick].into_iter().flatten().min()
+        let money = self.payer.as_ref().and_then(Payer::poll_timeout);
+        [self.links.poll_timeout(), self.flows.poll_timeout(), self.tick, money].into_iter().flatten().min()
     }
 
     fn poll_event(&mut self) -> Option<Event> {
+        if self.worked && self.payer.is_some() {
+            self.worked = false;
+            return Some(Event::Money);
+        }
         self.events.pop_front()
     }
 

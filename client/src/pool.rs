@@ -48,6 +48,8 @@ pub struct Circuit {
     pub sent: u64,
     /// Cells received.
     pub received: u64,
+    /// How often its grant was repeated since a cell came.
+    pub(crate) repeats: u8,
 }
 
 impl Circuit {
@@ -64,6 +66,7 @@ impl Circuit {
             raced: false,
             sent: 0,
             received: 0,
+            repeats: 0,
         }
     }
 

@@ -28,6 +28,35 @@ pub struct Status {
     pub link_rtt_ms: Option<f64>,
     /// What went wrong last, in plain words.
     pub last_error: Option<String>,
+    /// What it pays, on a paid network.
+    pub money: Option<Box<Money>>,
+}
+
+/// What a client pays; amounts in wei, as decimal text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Money {
+    /// Its pot.
+    pub owner: String,
+    /// Spendable, at the contract.
+    pub balance: String,
+    /// Collateral, at the contract.
+    pub reserve: String,
+    /// What was paid in draws, since the store was made.
+    pub paid: String,
+    /// So many draws.
+    pub draws: u64,
+    /// So many of them won.
+    pub wins: u64,
+    /// The faces of the wins.
+    pub won: String,
+    /// What is paid ahead, and can still be used.
+    pub ahead: String,
+    /// What a GiB costs, the whole path, at the price of the circuits in use.
+    pub per_gib: String,
+    /// The newest block seen.
+    pub block: u64,
+    /// What is wrong with chain or disk, and what to do.
+    pub trouble: Option<String>,
 }
 
 /// How many circuits a client has.

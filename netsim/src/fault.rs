@@ -65,9 +65,9 @@ impl Sim {
                     Disk::Kept => SeenSetups::restored(host.log.iter().copied()),
                     Disk::Lost => SeenSetups::lost(minute),
                 };
-                Running::Relay(Box::new(relay.start(seen, seed)))
+                Running::Relay(Box::new(relay.start(seen, &host.disk, seed)))
             }
-            Program::Client(client) => Running::Client(Box::new(client.start(now, seed))),
+            Program::Client(client) => Running::Client(Box::new(client.start(now, &host.disk, seed))),
             Program::Foreign => panic!("a node that a test has made is restarted by that test"),
         };
         self.host_mut(id).running = Some(running);

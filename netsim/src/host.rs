@@ -15,6 +15,7 @@ use router::node::{Keys, RelayNode};
 use router::policy::ExitPolicy;
 
 use crate::app::App;
+use crate::money::{Disk, Money};
 use crate::network::Datagram;
 use crate::site::{ConnectionId, Signal};
 
@@ -49,6 +50,8 @@ pub struct RelayProgram {
     pub exit: Option<ExitPolicy>,
     /// Whether it is an exit for clients directly.
     pub allow_single_hop: bool,
+    /// Its pot and its prices, on a paid network.
+    pub money: Option<Money>,
 }
 
 /// A client's configuration.
@@ -62,11 +65,13 @@ pub struct ClientProgram {
     pub hops: usize,
     /// Circuits that are kept ready.
     pub prebuilt: usize,
+    /// Its pot, on a paid network.
+    pub money: Option<Money>,
 }
 
 impl RelayProgram {
-    /// A node that has seen these setups.
-    pub fn start(&self, seen: SeenSetups, seed: [u8; 32]) -> RelayNode {
+    /// A node that has seen these setups and finds these records.
+    pub fn start(&self, seen: SeenSetups, disk: &Disk, seed: [u8; 32]) -> RelayNode {
         let config = router::node::Config {
             keys: self.keys.clone(),
             network: self.network,
@@ -74,19 +79,21 @@ impl RelayProgram {
             exit: self.exit.clone(),
             allow_single_hop: self.allow_single_hop,
             seen,
+            payments: self.money.map(|money| money.cashier(disk, seed)),
         };
         RelayNode::new(config, seed)
     }
 }
 
 impl ClientProgram {
-    /// A node.
-    pub fn start(&self, now: Now, seed: [u8; 32]) -> ClientNode {
+    /// A node that finds these records.
+    pub fn start(&self, now: Now, disk: &Disk, seed: [u8; 32]) -> ClientNode {
         let config = client::node::Config {
             network: self.network,
             view: self.view.clone(),
             hops: self.hops,
             prebuilt: self.prebuilt,
+            payer: self.money.map(|money| money.payer(disk)),
         };
         ClientNode::new(now, config, seed)
     }
@@ -134,6 +141,10 @@ pub struct Host {
     pub(crate) armed: Option<Duration>,
     /// The replay tags on its disk.
     pub(crate) log: Vec<LogEntry>,
+    /// The records of its money.
+    pub(crate) disk: Disk,
+    /// Its pot, on a paid network.
+    pub money: Option<Money>,
     /// Why it dropped packets.
     pub drops: Drops,
     pub(crate) apps: BTreeMap<FlowId, App>,
@@ -142,8 +153,15 @@ pub struct Host {
 
 impl Host {
     pub(crate) fn new(address: SocketAddr, program: Program, running: Running) -> Self {
+        let money = match &program {
+            Program::Relay(relay) => relay.money,
+            Program::Client(client) => client.money,
+            Program::Foreign => None,
+        };
         Self {
             address,
+            money,
+            disk: Disk::default(),
             program,
             running: Some(running),
             frozen: None,

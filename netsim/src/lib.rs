@@ -4,9 +4,11 @@
 //! Everything is drawn from one seed, so that a run repeats itself bit by bit: [`seeds::each`] says how.
 
 pub mod app;
+pub mod chain;
 pub mod content;
 pub mod fault;
 pub mod host;
+pub mod money;
 pub mod network;
 pub mod seeds;
 pub mod sim;

@@ -18,7 +18,9 @@ use rand_core::{Rng as _, SeedableRng as _};
 use router::node::RelayNode;
 
 use crate::app::{App, AppId, Wish};
+use crate::chain::Chain;
 use crate::host::{Host, HostId, Program, Running, SOCKET};
+use crate::money::DOMAIN;
 use crate::network::{Datagram, Network};
 use crate::site::{ConnectionId, Service, Signal, Sites};
 
@@ -119,6 +121,8 @@ pub struct Sim {
     pub network: Network,
     /// What there is beyond the exits.
     pub sites: Sites,
+    /// Where pots are.
+    pub chain: Chain,
     pub(crate) hosts: Vec<Host>,
     by_address: BTreeMap<SocketAddr, HostId>,
 }
@@ -136,6 +140,7 @@ impl Sim {
             tapped: Tapped::default(),
             network: Network::default(),
             sites: Sites::default(),
+            chain: Chain::new(DOMAIN),
             hosts: Vec::new(),
             by_address: BTreeMap::new(),
         }
@@ -414,6 +419,7 @@ impl Sim {
             Ok(Verdict::Forward(onward)) => {
                 // What is to be stored is stored before anything is sent.
                 self.handle_events(id);
+                self.handle_money(id);
                 self.emit(to, onward, packet);
             }
             Ok(Verdict::Consumed) => {}
@@ -435,7 +441,7 @@ impl Sim {
             assert!(rounds < MOST_ROUNDS, "{:?} does not come to rest", self.host(id));
             let now = self.now();
             let address = self.host(id).address;
-            let mut busy = self.handle_events(id);
+            let mut busy = self.handle_events(id) | self.handle_money(id);
             let mut packet = Box::new([0; PACKET]);
             while let Some(to) =
                 self.host_mut(id).node().and_then(|node| node.poll_transmit(now, &mut packet))
@@ -472,6 +478,8 @@ impl Sim {
         while let Some(event) = self.host_mut(id).node().and_then(Node::poll_event) {
             any = true;
             match event {
+                // `handle_money` asks by itself.
+                Event::Money => {}
                 Event::Persist(entry) => self.host_mut(id).log.push(entry),
                 Event::Connect(flow, target) => self.connect(id, flow, &target),
                 Event::Answered(flow, code) => {

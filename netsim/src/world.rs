@@ -11,8 +11,16 @@ use directory::view::View;
 use router::node::Keys;
 use router::policy::ExitPolicy;
 
+use circuit::relay::Asks;
+use directory::chain::Chain as NetworkChain;
+use directory::payment::Payment;
+use payments::amount::{Rate, Wei};
+use rand_core::Rng as _;
+
 use crate::app::{AppId, Outcome, Wish};
+use crate::chain::Account;
 use crate::host::{ClientProgram, HostId, Program, RelayProgram, Running};
+use crate::money::{DOMAIN, Disk, Money};
 use crate::network::Conditions;
 use crate::sim::{START_MS, Sim};
 use crate::site::{Service, Site};
@@ -41,7 +49,14 @@ pub struct Plan {
     pub conditions: Conditions,
     /// From the exits to each site.
     pub site_delay: Duration,
+    /// What every relay asks, on a paid network.
+    pub asks: Option<Asks>,
+    /// The draws that a win is worth; few, so that there are wins.
+    pub face: u32,
 }
+
+/// What every pot begins with, spendable and as collateral each.
+pub const POT: u128 = 1 << 90;
 
 impl Plan {
     /// As many relays as hops, one of them an exit, one client that keeps no circuits ready, and 25 ms everywhere.
@@ -55,6 +70,8 @@ impl Plan {
             prebuilt: 0,
             conditions: Conditions::default(),
             site_delay: Duration::from_millis(25),
+            asks: None,
+            face: 4,
         }
     }
 
@@ -82,9 +99,19 @@ impl Plan {
             "private",
             Site { ip: [10, 0, 0, 1].into(), delay: self.site_delay, service: Service::Echo },
         );
-        let members: Vec<_> =
-            (0..self.relays).map(|n| Member::draw(&mut sim, n, n + self.exits >= self.relays)).collect();
+        let members: Vec<_> = (0..self.relays)
+            .map(|n| Member::draw(&mut sim, n, n + self.exits >= self.relays, self))
+            .collect();
         let mut view = View::new(NETWORK);
+        if self.asks.is_some() {
+            view = view.with_chain(NetworkChain {
+                id: DOMAIN.chain_id,
+                contract: DOMAIN.contract,
+                rpc: vec![],
+                minimum_bond: Wei(1),
+                exit_operators: 1,
+            });
+        }
         for member in &members {
             view.insert(member.descriptor()).expect("descriptors of different relays");
         }
@@ -95,6 +122,7 @@ impl Plan {
         for n in 0..self.clients {
             world.add_client(n, self);
         }
+        world.sim.show_chain();
         world
     }
 }
@@ -108,6 +136,21 @@ pub struct Member {
     pub address: SocketAddr,
     /// What it connects to, if it is an exit.
     pub exit: Option<ExitPolicy>,
+    /// Its pot and its prices, on a paid network.
+    pub money: Option<Money>,
+}
+
+fn secret(sim: &mut Sim) -> [u8; 32] {
+    let mut secret = [0; 32];
+    sim.rng.fill_bytes(&mut secret);
+    secret
+}
+
+/// A pot that is full.
+fn pot(sim: &mut Sim, asks: Asks, face: u32, registered: bool) -> Money {
+    let money = Money { secret: secret(sim), asks, face };
+    sim.chain.set(money.owner(), Account { balance: POT, reserve: POT, registered });
+    money
 }
 
 fn address(net: u8, n: usize) -> SocketAddr {
@@ -117,7 +160,7 @@ fn address(net: u8, n: usize) -> SocketAddr {
 
 impl Member {
     /// The `n`th relay, with fresh keys.
-    fn draw(sim: &mut Sim, n: usize, exit: bool) -> Self {
+    fn draw(sim: &mut Sim, n: usize, exit: bool, plan: &Plan) -> Self {
         let first = epoch(START_MS / 1000);
         let onion = (first..first + EPOCHS).map(|epoch| (epoch, DhSecret::random(&mut sim.rng))).collect();
         let keys = Keys {
@@ -125,7 +168,8 @@ impl Member {
             link: DhSecret::random(&mut sim.rng),
             onion,
         };
-        Self { keys, address: address(0, n), exit: exit.then(ExitPolicy::default) }
+        let money = plan.asks.map(|asks| pot(sim, asks, plan.face, true));
+        Self { keys, address: address(0, n), exit: exit.then(ExitPolicy::default), money }
     }
 
     fn descriptor(&self) -> SignedDescriptor {
@@ -144,6 +188,13 @@ impl Member {
             country: None,
             operator: String::new(),
             version: String::new(),
+            payment: self.money.map(|money| Payment {
+                chain_id: DOMAIN.chain_id,
+                contract: DOMAIN.contract,
+                owner: money.owner(),
+                ask: Rate(money.asks.forward),
+                exit_ask: Rate(if self.exit.is_some() { money.asks.exit } else { 0 }),
+            }),
         };
         SignedDescriptor::sign(descriptor, &self.keys.identity).expect("a well-formed descriptor")
     }
@@ -172,9 +223,10 @@ impl World {
             view: self.view.clone(),
             exit: member.exit,
             allow_single_hop,
+            money: member.money,
         };
         let seed = self.sim.draw();
-        let node = program.start(SeenSetups::restored([]), seed);
+        let node = program.start(SeenSetups::restored([]), &Disk::default(), seed);
         let host =
             self.sim.add(member.address, Program::Relay(Box::new(program)), Running::Relay(Box::new(node)));
         self.relays.push(host);
@@ -187,9 +239,10 @@ impl World {
             view: self.view.clone(),
             hops: plan.hops,
             prebuilt: plan.prebuilt,
+            money: plan.asks.map(|_| pot(&mut self.sim, Asks::default(), plan.face, false)),
         };
         let (now, seed) = (self.sim.now(), self.sim.draw());
-        let node = program.start(now, seed);
+        let node = program.start(now, &Disk::default(), seed);
         let host =
             self.sim.add(address(1, n), Program::Client(Box::new(program)), Running::Client(Box::new(node)));
         self.clients.push(host);

@@ -13,10 +13,12 @@ use circuit::node::{Event, FlowId, Node as _, Now};
 use circuit::seen::SeenSetups;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
+use payments::treasury::Health;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::exit_io::Connector;
+use crate::money::{self, Money, Opened, Treasurer};
 use crate::node::{Config, RelayNode};
 use crate::policy::ExitPolicy;
 use crate::seen_log::SeenLog;
@@ -42,6 +44,8 @@ pub struct Settings {
     pub exit: Option<ExitPolicy>,
     /// Whether it is an exit for clients directly.
     pub allow_single_hop: bool,
+    /// How it is paid and pays; nothing on a free network.
+    pub money: Option<Money>,
     /// The folder of its log; `None` keeps it in memory, for keys that live no longer than the process.
     pub state: Option<PathBuf>,
 }
@@ -60,6 +64,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The store of its money.
+    #[error(transparent)]
+    Money(#[from] payments::treasury::OpenError),
     /// The operating system gave no randomness.
     #[error("the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -80,6 +87,7 @@ pub struct Relay {
     shared: Rc<Shared<RelayNode>>,
     socket: UdpSocket,
     log: Option<SeenLog>,
+    money: Option<Opened>,
     exit: Option<String>,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
@@ -133,6 +141,13 @@ impl Relay {
             }
         };
         let exit = settings.exit.as_ref().and_then(ExitPolicy::summary).map(|ports| ports.to_string());
+        let (payments, money) = match settings.money {
+            Some(money) => {
+                let (asks, cashier, opened) = money.open(random_seed()?)?;
+                (Some((asks, cashier)), Some(opened))
+            }
+            None => (None, None),
+        };
         let config = Config {
             keys: settings.keys,
             network: settings.network,
@@ -140,12 +155,13 @@ impl Relay {
             exit: settings.exit,
             allow_single_hop: settings.allow_single_hop,
             seen,
+            payments,
         };
         let node = RelayNode::new(config, random_seed()?);
         let (commands, received) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(false);
         let handle = Handle { commands, stop };
-        Ok(Self { shared: Shared::new(node), socket, log, exit, handle, commands: received, stopped })
+        Ok(Self { shared: Shared::new(node), socket, log, money, exit, handle, commands: received, stopped })
     }
 
     /// Where the relay receives links, with the port that was chosen where the setting said 0.
@@ -160,18 +176,25 @@ impl Relay {
 
     /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
     pub async fn run(self) -> Result<(), RunError> {
-        let Self { shared, socket, log, exit, handle: _, commands, mut stopped } = self;
+        let Self { shared, socket, log, money, exit, handle: _, commands, mut stopped } = self;
+        let (treasurer, health) = money.map(|opened| Treasurer::start(&shared, opened)).unzip();
         let outside = RelayOutside {
             connector: Connector::new(Rc::clone(&shared)),
             connecting: BTreeMap::new(),
             prune_at: PRUNE_FIRST,
             shared: Rc::clone(&shared),
             log,
+            treasurer,
         };
         // Starts the node's own clockwork.
         shared.with_node(RelayNode::handle_timeout);
-        let answers =
-            tokio::task::spawn_local(answer(Rc::clone(&shared), socket.local_address(), exit, commands));
+        let answers = tokio::task::spawn_local(answer(
+            Rc::clone(&shared),
+            socket.local_address(),
+            exit,
+            health,
+            commands,
+        ));
         let stop = async move {
             // A handle that is gone can no longer ask to stop: then the relay runs on.
             if stopped.wait_for(|stop| *stop).await.is_err() {
@@ -216,6 +239,7 @@ struct RelayOutside {
     /// With so many of them the finished ones are forgotten.
     prune_at: usize,
     log: Option<SeenLog>,
+    treasurer: Option<Treasurer>,
 }
 
 impl Outside for RelayOutside {
@@ -229,6 +253,11 @@ impl Outside for RelayOutside {
                         advice(&error)
                     );
                     self.shared.with_node(RelayNode::log_failed);
+                }
+            }
+            Event::Money => {
+                if let Some(treasurer) = &self.treasurer {
+                    treasurer.work(&self.shared);
                 }
             }
             Event::Connect(flow, target) => {
@@ -256,6 +285,7 @@ fn answer(
     shared: Rc<Shared<RelayNode>>,
     listen: SocketAddr,
     exit: Option<String>,
+    health: Option<watch::Receiver<Health>>,
     mut commands: mpsc::Receiver<Command>,
 ) -> impl Future<Output = ()> {
     let started = driver::now().instant;
@@ -263,7 +293,13 @@ fn answer(
         while let Some(command) = commands.recv().await {
             // Who asked may have left.
             match command {
-                Command::Status(to) => drop(to.send(report(&shared, started, listen, exit.as_deref()))),
+                Command::Status(to) => {
+                    let mut status = report(&shared, started, listen, exit.as_deref());
+                    status.money = health.as_ref().and_then(|health| {
+                        shared.look(|node| money::report(node, &health.borrow()).map(Box::new))
+                    });
+                    drop(to.send(status));
+                }
                 Command::Circuits(to) => drop(to.send(shared.look(|node| circuits(node, started)))),
             }
         }
@@ -310,6 +346,7 @@ fn report(
                 refused: exit.counts().refused,
                 failed: exit.counts().failed,
             }),
+            money: None,
         }
     })
 }

@@ -94,11 +94,21 @@ impl Exit {
         self.collect();
     }
 
-    /// The next QUIC packet, and the circuit it belongs to.
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<(CircuitKey, usize)> {
-        let next = self.flows.poll_transmit(now, out);
+    /// The next QUIC packet of a circuit that may send, and the circuit.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        out: &mut [u8],
+        may_send: impl FnMut(CircuitKey) -> bool,
+    ) -> Option<(CircuitKey, usize)> {
+        let next = self.flows.poll_transmit(now, out, may_send);
         self.collect();
         next
+    }
+
+    /// A circuit that had to wait may send again.
+    pub fn wake(&mut self, circuit: CircuitKey) {
+        self.flows.wake(circuit);
     }
 
     /// When [`Exit::handle_timeout`] is due.

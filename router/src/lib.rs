@@ -4,11 +4,14 @@
     warn(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
+pub mod cashier;
 #[cfg(feature = "io")]
 pub mod driver;
 pub mod exit;
 #[cfg(feature = "io")]
 mod exit_io;
+#[cfg(feature = "io")]
+pub mod money;
 pub mod node;
 pub mod policy;
 #[cfg(feature = "io")]

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 use circuit::cell::{self, BodyType};
 use circuit::error::DropReason;
 use circuit::keys::{BootId, DhSecret, IdentitySecret, NetworkId, Random, RelayId};
+use circuit::ledger::{AccountId, Ledger};
 use circuit::link::{Arrival, LinkConfig, LinkEvent, LinkId, LinkLimits, Links, Peer, RelayKeys, Suites};
 use circuit::node::{Event, FlowId, FlowRead, FlowWrite, Node, Now, Verdict};
 use circuit::packet::{CELL, Cell, CircuitWord, Opened, PACKET, Packet, PacketType, Sealed};
-use circuit::relay::{Action, CellStep, From, Relay, RelayConfig};
+use circuit::relay::{Action, Asks, CellStep, From, Relay, RelayConfig};
 use circuit::request::ReplyCode;
 use circuit::seen::SeenSetups;
 use circuit::setup::Status;
 use circuit::stream::StreamConfig;
 use circuit::table::CircuitKey;
 use directory::view::View;
+use payments::frame::{Frame, Frames};
 use rand_core::{Rng as _, SeedableRng as _};
 
+use crate::cashier::{Cashier, CashierConfig, Request};
 use crate::exit::Exit;
 use crate::policy::ExitPolicy;
 
@@ -53,6 +56,8 @@ pub struct Config {
     pub allow_single_hop: bool,
     /// The setups it has seen before.
     pub seen: SeenSetups,
+    /// What it asks for a cell, and how it is paid; nothing on a free network.
+    pub payments: Option<(Asks, CashierConfig)>,
 }
 
 /// A relay.
@@ -69,6 +74,9 @@ pub struct RelayNode {
     outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
     events: VecDeque<Event>,
     no_setups_until: Option<Instant>,
+    cashier: Option<Cashier>,
+    /// The money may have work for the outside.
+    worked: bool,
 }
 
 impl RelayNode {
@@ -90,6 +98,7 @@ impl RelayNode {
         let relay_config = RelayConfig {
             exit: config.exit.is_some(),
             single_hop: config.allow_single_hop,
+            asks: config.payments.as_ref().map(|(asks, _)| *asks),
             ..RelayConfig::new(id)
         };
         let relay_rng = Random::from_seed(draw(&mut rng));
@@ -105,6 +114,8 @@ impl RelayNode {
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             no_setups_until: None,
+            cashier: config.payments.map(|(_, cashier)| Cashier::new(cashier)),
+            worked: true,
         }
     }
 
@@ -126,6 +137,35 @@ impl RelayNode {
     /// Its exit, to look at.
     pub const fn exit(&self) -> Option<&Exit> {
         self.exit.as_ref()
+    }
+
+    /// Its money, to look at.
+    pub const fn cashier(&self) -> Option<&Cashier> {
+        self.cashier.as_ref()
+    }
+
+    /// Its money, to take from what it has for the outside.
+    pub const fn cashier_mut(&mut self) -> Option<&mut Cashier> {
+        self.cashier.as_mut()
+    }
+
+    /// Tells the money what has happened outside: records kept, accounts seen.
+    pub fn with_cashier<T>(
+        &mut self,
+        now: Now,
+        work: impl FnOnce(&mut Cashier, &mut Ledger) -> T,
+    ) -> Option<T> {
+        let result = work(self.cashier.as_mut()?, self.relay.ledger_mut());
+        self.worked = true;
+        self.act(now);
+        Some(result)
+    }
+
+    /// Replaces what is asked for a cell; circuits that stand keep their price.
+    pub const fn set_asks(&mut self, asks: Asks) {
+        if self.cashier.is_some() {
+            self.relay.set_asks(Some(asks));
+        }
     }
 
     /// Whether the exit may connect to a resolved address.
@@ -164,6 +204,9 @@ impl RelayNode {
         match self.relay.handle_cell(now.instant, link, word, packet.cell())? {
             CellStep::Pass(link, word) => {
                 packet.set_word(word);
+                if self.relay.ledger().has_notes() {
+                    self.act(now);
+                }
                 let (_, to) = self.links.seal(now, link, packet)?;
                 Ok(Verdict::Forward(to))
             }
@@ -207,6 +250,7 @@ impl RelayNode {
                     peer: self.links.peer(link),
                     source: self.links.source(link),
                     our_opener: self.links.our_opener(link),
+                    account: self.cashier.as_ref().and_then(|cashier| cashier.account(link)),
                 };
                 self.relay.handle_setup(now, from, word, packet.cell())
             }
@@ -225,6 +269,7 @@ impl RelayNode {
             while let Some(circuit) = self.exit.as_mut().and_then(Exit::poll_lost) {
                 self.relay.close(now, circuit);
             }
+            self.act_on_money(now);
             let Some(action) = self.relay.poll_action() else { return };
             match action {
                 Action::Log(entry) => self.events.push_back(Event::Persist(entry)),
@@ -234,6 +279,17 @@ impl RelayNode {
                     }
                 }
                 Action::Extend(circuit, next) => self.extend(now, circuit, next),
+                Action::Granted(circuit) => {
+                    if let Some(exit) = &mut self.exit {
+                        exit.wake(circuit);
+                    }
+                }
+                Action::Grant(link, word, cells) => {
+                    let circuit = word.with_kind(PacketType::Cell).to_bits();
+                    if let Some(cashier) = &mut self.cashier {
+                        cashier.send(link, Frame::Grant { circuit, cells });
+                    }
+                }
                 Action::Hold(link) => self.links.hold(link),
                 Action::Release(link) => self.links.release(now, link),
                 Action::Ended(circuit) => {
@@ -246,6 +302,43 @@ impl RelayNode {
         }
     }
 
+    /// Pays and tells what the ledger has noted, and does what the cashier asks for.
+    fn act_on_money(&mut self, now: Now) {
+        let Some(cashier) = &mut self.cashier else { return };
+        while let Some(account) = self.relay.ledger_mut().poll_note() {
+            self.worked = true;
+            cashier.noted(now, self.relay.ledger_mut(), account);
+        }
+        while let Some(request) = cashier.poll_request() {
+            match request {
+                Request::Credited(account) => self.relay.credited(account),
+                Request::Close(account) => self.relay.close_account(now, account),
+            }
+        }
+    }
+
+    /// Takes the frames of payments of a control packet.
+    fn handle_payments(&mut self, now: Now, link: LinkId, cell: &Cell) -> Result<(), DropReason> {
+        for frame in Frames::new(cell) {
+            let frame = frame?;
+            let Some(cashier) = &mut self.cashier else { return Err(DropReason::Misbehaved) };
+            self.worked = true;
+            match frame {
+                // A circuit that ended here is no news to who granted it more.
+                Frame::Grant { circuit, cells } => {
+                    let _ = self.relay.handle_grant(link, CircuitWord::from_bits(circuit), cells);
+                }
+                frame => cashier.handle(now, self.relay.ledger_mut(), link, &frame)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The account that a circuit over this link is owed to.
+    fn payee(&self, link: LinkId) -> Option<AccountId> {
+        self.cashier.as_ref()?.account(link)
+    }
+
     /// link.address.1: the address is the one that the next relay's own descriptor names.
     fn extend(&mut self, now: Now, circuit: CircuitKey, next: RelayId) {
         let peer = self.view.usable(&next, now.unix()).ok().and_then(|relay| {
@@ -256,7 +349,7 @@ impl RelayNode {
             return self.relay.refuse(now, circuit, Status::Unreachable);
         };
         if self.links.is_up(link) {
-            self.relay.onward(circuit, link, self.links.our_opener(link));
+            self.relay.onward(circuit, link, self.links.our_opener(link), self.payee(link));
         } else {
             self.extending.insert(circuit, link);
         }
@@ -266,8 +359,18 @@ impl RelayNode {
         match event {
             LinkEvent::Up { link } => {
                 let our_opener = self.links.our_opener(link);
+                let owner = self
+                    .links
+                    .peer(link)
+                    .and_then(|peer| self.view.payment(&peer))
+                    .map(|payment| payment.owner);
+                if let (Some(cashier), Some(owner)) = (&mut self.cashier, owner) {
+                    cashier.relay_up(now, self.relay.ledger_mut(), link, owner);
+                    self.worked = true;
+                }
+                let payee = self.payee(link);
                 for (circuit, _) in self.extending.extract_if(.., |_, waits_for| *waits_for == link) {
-                    self.relay.onward(circuit, link, our_opener);
+                    self.relay.onward(circuit, link, our_opener, payee);
                 }
             }
             LinkEvent::Lost { link } => {
@@ -275,6 +378,9 @@ impl RelayNode {
                     self.relay.refuse(now, circuit, Status::Unreachable);
                 }
                 self.relay.handle_link_lost(now, link);
+                if let Some(cashier) = &mut self.cashier {
+                    cashier.link_lost(link);
+                }
             }
         }
     }
@@ -292,15 +398,29 @@ impl RelayNode {
         None
     }
 
+    /// Writes frames of payments that wait.
+    fn transmit_payments(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
+        let cashier = self.cashier.as_mut()?;
+        loop {
+            let mut packet = Packet::blank(out);
+            let link = cashier.poll_frames(packet.cell())?;
+            packet.set_word(CircuitWord::CONTROL);
+            if let Ok((_, to)) = self.links.seal(now, link, packet) {
+                return Some(to);
+            }
+        }
+    }
+
     /// Writes the next cell of the exit.
     fn transmit_exit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
         loop {
-            let exit = self.exit.as_mut()?;
+            let (exit, relay) = (self.exit.as_mut()?, &self.relay);
             let mut packet = Packet::blank(out);
             let mut chosen = None;
             let body = cell::body(packet.cell());
             cell::write_body(body, BodyType::Quic, |data| {
-                let (circuit, length) = exit.poll_transmit(now.instant, data)?;
+                let (circuit, length) =
+                    exit.poll_transmit(now.instant, data, |circuit| relay.may_start(circuit))?;
                 chosen = Some(circuit);
                 Some(length)
             })
@@ -360,6 +480,11 @@ impl Node for RelayNode {
                 self.act(now);
                 handled.map(|()| Verdict::Consumed)
             }
+            Arrival::Payments { link, mut packet } => {
+                let handled = self.handle_payments(now, link, packet.cell());
+                self.act(now);
+                handled.map(|()| Verdict::Consumed)
+            }
             Arrival::Consumed => {
                 self.act(now);
                 Ok(Verdict::Consumed)
@@ -370,6 +495,10 @@ impl Node for RelayNode {
     fn handle_timeout(&mut self, now: Now) {
         self.links.handle_timeout(now);
         self.relay.handle_timeout(now);
+        if let Some(cashier) = &mut self.cashier {
+            cashier.handle_timeout(now, self.relay.ledger_mut());
+            self.worked = true;
+        }
         if let Some(exit) = &mut self.exit {
             exit.handle_timeout(now.instant);
         }
@@ -377,17 +506,24 @@ impl Node for RelayNode {
     }
 
     fn poll_transmit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
-        self.transmit_waiting(now, out)
+        // Payment goes before what it pays for.
+        self.transmit_payments(now, out)
+            .or_else(|| self.transmit_waiting(now, out))
             .or_else(|| self.links.poll_transmit(now, out))
             .or_else(|| self.transmit_exit(now, out))
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let exit = self.exit.as_ref().and_then(Exit::poll_timeout);
-        [self.links.poll_timeout(), self.relay.poll_timeout(), exit].into_iter().flatten().min()
+        let money = self.cashier.as_ref().and_then(Cashier::poll_timeout);
+        [self.links.poll_timeout(), self.relay.poll_timeout(), exit, money].into_iter().flatten().min()
     }
 
     fn poll_event(&mut self) -> Option<Event> {
+        if self.worked && self.cashier.is_some() {
+            self.worked = false;
+            return Some(Event::Money);
+        }
         self.events.pop_front().or_else(|| self.exit.as_mut()?.poll_event())
     }
 

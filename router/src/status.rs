@@ -30,6 +30,47 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Connections to destinations, if it is an exit.
     pub exit_flows: Option<ExitFlows>,
+    /// What it earns and pays, on a paid network.
+    pub money: Option<Box<Money>>,
+}
+
+/// What a relay earns and pays; amounts in wei, as decimal text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Money {
+    /// Its pot.
+    pub owner: String,
+    /// Spendable, at the contract.
+    pub balance: String,
+    /// Its bond, at the contract.
+    pub reserve: String,
+    /// What it asks for carrying a cell on, and for serving one as an exit.
+    pub asks: [String; 2],
+    /// Cells that were charged for since the start.
+    pub cells: u64,
+    /// What they cost.
+    pub earned: String,
+    /// What was credited in draws, since the store was made.
+    pub credited: String,
+    /// So many draws.
+    pub draws: u64,
+    /// So many of them won.
+    pub wins: u64,
+    /// The faces of the wins.
+    pub won: String,
+    /// What the contract has paid for them, for good.
+    pub redeemed: String,
+    /// The faces of wins that are not paid yet.
+    pub unredeemed: String,
+    /// The faces of wins that were never paid.
+    pub lost: String,
+    /// What redeeming has cost.
+    pub fees: String,
+    /// What other relays were paid in draws.
+    pub paid: String,
+    /// The newest block seen.
+    pub block: u64,
+    /// What is wrong with chain or disk, and what to do.
+    pub trouble: Option<String>,
 }
 
 /// How many circuits a relay has.

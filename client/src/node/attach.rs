@@ -98,6 +98,7 @@ impl ClientNode {
         wish.tries += 1;
         // A stream that is gone again is found out by its event.
         let _ = self.flows.send(flow, bytes.get(..written).unwrap_or_default());
+        self.grant(key);
         self.events.push_back(Event::Writable(flow));
         true
     }

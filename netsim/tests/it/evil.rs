@@ -223,6 +223,7 @@ impl EvilRelay {
                     peer: self.links.peer(link),
                     source: self.links.source(link),
                     our_opener: self.links.our_opener(link),
+                    account: None,
                 };
                 self.relay.handle_setup(now, from, word, packet.cell())
             }
@@ -238,7 +239,7 @@ impl EvilRelay {
                 LinkEvent::Up { link } => {
                     let opener = self.links.our_opener(link);
                     for (_, circuit) in self.waiting.extract_if(.., |(over, _)| *over == link) {
-                        self.relay.onward(circuit, link, opener);
+                        self.relay.onward(circuit, link, opener, None);
                     }
                 }
                 LinkEvent::Lost { link } => self.relay.handle_link_lost(now, link),
@@ -260,7 +261,7 @@ impl EvilRelay {
                     let link = self.peer(&next).and_then(|peer| self.links.dial(now, &peer).ok());
                     match link {
                         Some(link) if self.links.is_up(link) => {
-                            self.relay.onward(circuit, link, self.links.our_opener(link));
+                            self.relay.onward(circuit, link, self.links.our_opener(link), None);
                         }
                         Some(link) => self.waiting.push((link, circuit)),
                         None => self.relay.refuse(now, circuit, Status::Unreachable),
@@ -268,7 +269,7 @@ impl EvilRelay {
                 }
                 Action::Hold(link) => self.links.hold(link),
                 Action::Release(link) => self.links.release(now, link),
-                Action::Ended(_) => {}
+                Action::Ended(_) | Action::Grant(..) | Action::Granted(_) => {}
             }
         }
         self.replay(now);
@@ -308,7 +309,7 @@ impl Node for EvilRelay {
                 self.pass(now, link, packet)
             }
             Arrival::Circuit { link, packet } => self.other(now, link, packet).map(|()| Verdict::Consumed),
-            Arrival::Consumed => Ok(Verdict::Consumed),
+            Arrival::Payments { .. } | Arrival::Consumed => Ok(Verdict::Consumed),
         };
         self.act(now);
         result

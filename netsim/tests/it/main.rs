@@ -18,6 +18,7 @@ mod isolation;
 mod lifetime;
 #[cfg(test)]
 mod memory;
+mod paid;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]

@@ -102,7 +102,11 @@ fn an_idle_circuit_costs_a_relay_at_most_four_kilobytes() {
             .map(|id| {
                 let Program::Relay(program) = world.sim.host(*id).program.clone() else { panic!("a relay") };
                 let bytes = Rc::new(Cell::new(0));
-                let node = program.start(SeenSetups::restored([]), world.sim.draw());
+                let node = program.start(
+                    SeenSetups::restored([]),
+                    &netsim::money::Disk::default(),
+                    world.sim.draw(),
+                );
                 let pipe = Rc::default();
                 world.sim.replace(*id, Box::new(Weighed { node, bytes: Rc::clone(&bytes), pipe }));
                 bytes
@@ -149,7 +153,7 @@ fn a_cell_on_its_way_through_allocates_nothing() {
         let entry = world.relays[0];
         let Program::Relay(program) = world.sim.host(entry).program.clone() else { panic!("a relay") };
         let pipe: Rc<Cell<Pipe>> = Rc::default();
-        let node = program.start(SeenSetups::restored([]), world.sim.draw());
+        let node = program.start(SeenSetups::restored([]), &netsim::money::Disk::default(), world.sim.draw());
         let weighed = Weighed { node, bytes: Rc::default(), pipe: Rc::clone(&pipe) };
         world.sim.replace(entry, Box::new(weighed));
         let mut pass = |megabytes: u64| {

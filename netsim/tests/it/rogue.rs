@@ -91,7 +91,9 @@ impl Rogue {
                     exit: true,
                     early: &[],
                 };
-                self.origin.build(link, self.links.our_opener(link), &self.path, purpose).expect("a path");
+                self.origin
+                    .build(link, self.links.our_opener(link), &self.path, purpose, None)
+                    .expect("a path");
             }
         }
         while let Some(action) = self.origin.poll_action() {

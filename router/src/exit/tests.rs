@@ -37,10 +37,10 @@ impl Pair {
     fn settle(&mut self) {
         let mut out = [0; circuit::stream::MAX_QUIC_PACKET];
         for _ in 0..10 {
-            while let Some((key, length)) = self.client.poll_transmit(self.now, &mut out) {
+            while let Some((key, length)) = self.client.poll_transmit(self.now, &mut out, |_| true) {
                 self.exit.handle_packet(self.now, key, &out[..length]).unwrap();
             }
-            while let Some((key, length)) = self.exit.poll_transmit(self.now, &mut out) {
+            while let Some((key, length)) = self.exit.poll_transmit(self.now, &mut out, |_| true) {
                 self.client.handle_packet(self.now, key, &out[..length]).unwrap();
             }
             self.now += Duration::from_millis(25);

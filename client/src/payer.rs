@@ -1,0 +1,296 @@
+//! The client's money: pays its entry by draws for the cells that the ledger counts (docs/spec/03-payments.md section 4).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use circuit::error::DropReason;
+use circuit::ledger::{AccountId, Ledger};
+use circuit::link::LinkId;
+use circuit::node::Now;
+use circuit::reckoning::Reckoning;
+use payments::Address;
+use payments::amount::Wei;
+use payments::frame::{Frame, Level, Role};
+use payments::outgoing::Outgoing;
+use payments::record::{Change, RecordId};
+use payments::wallet::{Pot, Refusal, Wallet};
+
+/// The cells that a draw is worth (pay.credit.3).
+const UNIT: u64 = 384;
+/// What is paid ahead for forward cells and setups, in cells; backward cells are paid as they are granted.
+const AHEAD: u64 = 4 * UNIT;
+/// An entry that is not content for so long has lost what was paid ahead.
+const PAUSED: Duration = Duration::from_secs(1);
+/// Nothing is under way any more after so long without a cell.
+const STILL: Duration = Duration::from_secs(3);
+const TICK: Duration = Duration::from_millis(500);
+
+/// A relay that is paid.
+#[derive(Debug)]
+struct Payee {
+    account: AccountId,
+    link: Option<LinkId>,
+    target: u128,
+    paused: Option<Instant>,
+    reckoning: Reckoning,
+    /// What it was owed when that was looked at last, and since when that has not changed.
+    seen: u128,
+    still_since: Instant,
+}
+
+/// Money with all entries.
+#[derive(Debug)]
+pub struct Payer {
+    wallet: Wallet,
+    payees: BTreeMap<Address, Payee>,
+    by_account: BTreeMap<AccountId, Address>,
+    links: BTreeMap<LinkId, Address>,
+    outgoing: BTreeMap<LinkId, Outgoing>,
+    tick: Option<Instant>,
+}
+
+impl Payer {
+    /// A payer that has paid nobody yet in this life.
+    pub const fn new(wallet: Wallet) -> Self {
+        Self {
+            wallet,
+            payees: BTreeMap::new(),
+            by_account: BTreeMap::new(),
+            links: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            tick: None,
+        }
+    }
+
+    /// A link to a relay that is to be paid stands; its account.
+    pub fn entry_up(&mut self, now: Now, ledger: &mut Ledger, link: LinkId, owner: Address) -> AccountId {
+        self.tick.get_or_insert_with(|| now.after(TICK));
+        let by_account = &mut self.by_account;
+        let paid = self.wallet.paid(owner).0;
+        let payee = self.payees.entry(owner).or_insert_with(|| {
+            let account = ledger.open();
+            by_account.insert(account, owner);
+            if let Some(account) = ledger.get_mut(account) {
+                // What was paid ahead in another life is not counted on.
+                (account.owed, account.committed, account.paid, account.due) = (paid, paid, paid, paid);
+            }
+            Payee {
+                account,
+                link: None,
+                target: paid,
+                paused: None,
+                reckoning: Reckoning::default(),
+                seen: paid,
+                still_since: now.instant,
+            }
+        });
+        if payee.link != Some(link) {
+            payee.link = Some(link);
+            self.links.retain(|_, of| *of != owner);
+            self.links.insert(link, owner);
+            // pay.account.1: the next draw moves the account to this link.
+            payee.target = payee.target.max(paid + 1);
+            if payee.target > 1 {
+                self.wallet.pay(now.unix(), owner, Wei(payee.target));
+            }
+        }
+        let account = payee.account;
+        self.route();
+        account
+    }
+
+    /// The account of a relay by its address.
+    pub fn account_of(&self, owner: Address) -> Option<AccountId> {
+        self.payees.get(&owner).map(|payee| payee.account)
+    }
+
+    /// The accounts of all relays that were paid.
+    pub fn accounts(&self) -> Vec<AccountId> {
+        self.by_account.keys().copied().collect()
+    }
+
+    /// A link is gone.
+    pub fn link_lost(&mut self, link: LinkId) {
+        self.outgoing.remove(&link);
+        if let Some(payee) = self.links.remove(&link).and_then(|owner| self.payees.get_mut(&owner)) {
+            payee.link = None;
+        }
+    }
+
+    /// The relay at the other end of a link, and its account.
+    fn at(&mut self, link: LinkId) -> Option<(Address, &mut Payee)> {
+        let owner = *self.links.get(&link)?;
+        Some((owner, self.payees.get_mut(&owner)?))
+    }
+
+    /// Takes a frame from a link.
+    pub fn handle(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        link: LinkId,
+        frame: &Frame,
+    ) -> Result<(), DropReason> {
+        let Some((owner, payee)) = self.at(link) else { return Err(DropReason::Misbehaved) };
+        match frame {
+            Frame::Meter { role: Role::Payee, due, credited, .. } => {
+                let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
+                let still = payee.seen == state.owed
+                    && now.instant.saturating_duration_since(payee.still_since) >= STILL;
+                let outcome = payee.reckoning.compare(state, still, due.0, credited.0);
+                let account = payee.account;
+                self.noted(now, ledger, account);
+                return outcome;
+            }
+            Frame::Credit(level) => self.told(now, ledger, owner, *level),
+            frame if frame.is_for_payer() => {
+                let handled = self.wallet.handle(now.unix(), owner, frame);
+                self.paid(ledger, owner);
+                self.route();
+                handled.map_err(|_| DropReason::Misbehaved)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The entry says how our credit stands there.
+    fn told(&mut self, now: Now, ledger: &mut Ledger, owner: Address, level: Level) {
+        let Some(payee) = self.payees.get_mut(&owner) else { return };
+        if level != Level::Paused {
+            payee.paused = None;
+            return;
+        }
+        let since = *payee.paused.get_or_insert(now.instant);
+        if now.instant.saturating_duration_since(since) >= PAUSED {
+            payee.paused = None;
+            self.write_off(now, ledger, owner);
+        }
+    }
+
+    /// The entry has nothing of what was paid ahead: it is paid again, as long as that is little.
+    pub fn write_off(&mut self, now: Now, ledger: &mut Ledger, owner: Address) {
+        let Some(payee) = self.payees.get_mut(&owner) else { return };
+        let Some(state) = ledger.get_mut(payee.account) else { return };
+        payee.reckoning.write_off(state);
+        let account = payee.account;
+        self.noted(now, ledger, account);
+    }
+
+    /// Whether the entry has taken more than it can explain, or lied about draws (pay.meter.1).
+    pub fn distrusts(&self, ledger: &Ledger, owner: Address) -> bool {
+        let Some(payee) = self.payees.get(&owner) else { return false };
+        let Some(state) = ledger.get(payee.account) else { return false };
+        payee.reckoning.is_excessive(state) || self.wallet.quarantined(owner)
+    }
+
+    /// Why the entry is not paid, if it is not.
+    pub fn refusal(&self, owner: Address) -> Option<Refusal> {
+        self.wallet.refusal(owner)
+    }
+
+    /// The ledger has noted an account: pays what is due.
+    pub fn noted(&mut self, now: Now, ledger: &mut Ledger, account: AccountId) {
+        let Some(owner) = self.by_account.get(&account).copied() else { return };
+        let Some(payee) = self.payees.get_mut(&owner) else { return };
+        let Some(state) = ledger.get_mut(account) else { return };
+        let unit = u128::from(state.rate_out) * u128::from(UNIT);
+        let target = state.committed + u128::from(state.rate_out) * u128::from(AHEAD);
+        if state.committed >= state.due || target >= payee.target + unit {
+            payee.target = payee.target.max(target);
+            state.due = state.committed + unit;
+            self.wallet.set_value(owner, Wei(unit));
+            self.wallet.pay(now.unix(), owner, Wei(payee.target));
+            self.paid(ledger, owner);
+            self.route();
+        }
+    }
+
+    fn paid(&self, ledger: &mut Ledger, owner: Address) {
+        if let Some(state) = self.payees.get(&owner).and_then(|payee| ledger.get_mut(payee.account)) {
+            state.paid = self.wallet.paid(owner).0;
+        }
+    }
+
+    fn route(&mut self) {
+        while let Some((to, frame)) = self.wallet.poll_frame() {
+            if let Some(link) = self.payees.get(&to).and_then(|payee| payee.link) {
+                self.send(link, frame);
+            }
+        }
+    }
+
+    /// Sends a frame soon, with others.
+    pub fn send(&mut self, link: LinkId, frame: Frame) {
+        self.outgoing.entry(link).or_default().push(frame);
+    }
+
+    /// Writes frames of one link into a control packet's cell; which link.
+    pub fn poll_frames(&mut self, cell: &mut [u8]) -> Option<LinkId> {
+        let (link, frames) = self.outgoing.iter_mut().next()?;
+        let link = *link;
+        if frames.write(cell) {
+            self.outgoing.remove(&link);
+        }
+        Some(link)
+    }
+
+    /// Our pot is seen on the chain.
+    pub fn own_pot(&mut self, now: Now, pot: Option<Pot>) {
+        self.wallet.on_account(now.unix(), pot);
+        self.route();
+    }
+
+    /// A session of ours was redeemed on the chain.
+    pub fn redeemed(&mut self, now: Now, payee: Address, nonce: u32) {
+        // A payee that lied about it is not paid any more.
+        let _ = self.wallet.redeemed(now.unix(), payee, nonce);
+    }
+
+    /// The next change that is to be written to disk; hand the changes over in this order.
+    pub fn poll_record(&mut self) -> Option<(RecordId, Change)> {
+        self.wallet.poll_record()
+    }
+
+    /// A change is on disk, and all before it.
+    pub fn persisted(&mut self, now: Now, ledger: &mut Ledger, id: RecordId) {
+        self.wallet.persisted(now.unix(), id);
+        let owners: Vec<_> = self.payees.keys().copied().collect();
+        for owner in owners {
+            self.paid(ledger, owner);
+        }
+        self.route();
+    }
+
+    /// When [`Payer::handle_timeout`] is due.
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.tick
+    }
+
+    /// Lets the wallet repeat what was not answered.
+    pub fn handle_timeout(&mut self, now: Now, ledger: &mut Ledger) {
+        if self.tick.is_none_or(|tick| tick > now.instant) {
+            return;
+        }
+        self.tick = Some(now.after(TICK));
+        if self.wallet.next_timeout().is_some_and(|at| at <= now.unix()) {
+            self.wallet.handle_timeout(now.unix());
+        }
+        let owners: Vec<_> = self.payees.keys().copied().collect();
+        for owner in owners {
+            self.paid(ledger, owner);
+            if let Some(payee) = self.payees.get_mut(&owner)
+                && let Some(state) = ledger.get(payee.account)
+                && payee.seen != state.owed
+            {
+                (payee.seen, payee.still_since) = (state.owed, now.instant);
+            }
+        }
+        self.route();
+    }
+
+    /// The wallet, to look at.
+    pub const fn wallet(&self) -> &Wallet {
+        &self.wallet
+    }
+}

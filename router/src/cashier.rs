@@ -1,0 +1,547 @@
+//! The relay's money: what neighbours are charged and paid, by draws, for the cells that the ledger counts
+//! (docs/spec/03-payments.md section 4).
+//!
+//! The till takes draws of the neighbours that circuits come from, the wallet pays those that they go to. Addresses,
+//! accounts and links of the same neighbour meet here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use circuit::error::DropReason;
+use circuit::ledger::{Account, AccountId, Ledger};
+use circuit::link::LinkId;
+use circuit::node::Now;
+use circuit::reckoning::Reckoning;
+use payments::Address;
+use payments::amount::Wei;
+use payments::claim::Claim;
+use payments::frame::{Frame, Level, Role};
+use payments::outgoing::Outgoing;
+use payments::record::{Book, Change, RecordId};
+use payments::till::{PayerAccount, Till};
+use payments::wallet::{Pot, Wallet};
+
+/// The cells that a draw is worth (pay.credit.3).
+const UNIT: u64 = 384;
+/// What a relay pays ahead, in cells: forward cells that are under way while a draw is.
+const AHEAD: u64 = 2 * UNIT;
+/// The credit line of a registered relay, in cells: 1 MiB of them.
+const LINE: u64 = 760;
+/// A credit line is never above this part of the reserve.
+const LINE_PART: u128 = 256;
+/// How often a payer is told that its credit is low, at most.
+const TELL: Duration = Duration::from_millis(200);
+/// Without credit for so long a client's circuits are closed, and a relay's.
+const PATIENCE_CLIENT: Duration = Duration::from_secs(30);
+const PATIENCE_RELAY: Duration = Duration::from_mins(1);
+/// Counters are compared after so long without a cell.
+const QUIET: Duration = Duration::from_secs(5);
+/// Nothing is under way any more after so long without a cell.
+const STILL: Duration = Duration::from_secs(3);
+const TICK: Duration = Duration::from_secs(1);
+/// Clients that are remembered.
+const REMEMBERED: usize = 16_384;
+/// Accounts that are to be looked up on the chain.
+const LOOKUPS: usize = 1_024;
+
+/// What a relay is paid and pays with.
+#[derive(Debug)]
+pub struct CashierConfig {
+    /// Its pot.
+    pub owner: Address,
+    /// Pays the next relays.
+    pub wallet: Wallet,
+    /// Is paid by clients and relays.
+    pub till: Till,
+}
+
+/// A neighbour that pays or is paid.
+#[derive(Debug)]
+struct Neighbour {
+    account: AccountId,
+    /// Where frames go.
+    link: Option<LinkId>,
+    relay: bool,
+    /// Up to what it is to be paid.
+    target: u128,
+    told: Option<Instant>,
+    /// Since when it has had no credit.
+    dry: Option<Instant>,
+    /// What it was charged for at the last tick, since when that has not changed, and what was compared.
+    counted: u64,
+    still_since: Instant,
+    compared: u64,
+    /// What it was owed at the last tick, and since when that has not changed.
+    owed: u128,
+    owed_since: Instant,
+    reckoning: Reckoning,
+}
+
+/// What the cashier wants its node to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The account has more credit.
+    Credited(AccountId),
+    /// The circuits that are charged to the account are to be closed: it does not pay.
+    Close(AccountId),
+}
+
+/// Money with all neighbours.
+#[derive(Debug)]
+pub struct Cashier {
+    owner: Address,
+    wallet: Wallet,
+    till: Till,
+    neighbours: BTreeMap<Address, Neighbour>,
+    by_account: BTreeMap<AccountId, Address>,
+    /// Who a link belongs to: a relay's owner, or who a client says that it pays for.
+    links: BTreeMap<LinkId, Address>,
+    /// Accounts as they were seen on the chain.
+    seen: BTreeMap<Address, PayerAccount>,
+    lookups: VecDeque<Address>,
+    /// What was asked by those that are being looked up.
+    asked: BTreeMap<Address, Option<(LinkId, Frame)>>,
+    outgoing: BTreeMap<LinkId, Outgoing>,
+    requests: VecDeque<Request>,
+    tick: Option<Instant>,
+}
+
+impl Cashier {
+    /// A cashier without neighbours.
+    pub fn new(config: CashierConfig) -> Self {
+        Self {
+            owner: config.owner,
+            wallet: config.wallet,
+            till: config.till,
+            neighbours: BTreeMap::new(),
+            by_account: BTreeMap::new(),
+            links: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            lookups: VecDeque::new(),
+            asked: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            requests: VecDeque::new(),
+            tick: None,
+        }
+    }
+
+    /// A link to a registered relay stands.
+    pub fn relay_up(&mut self, now: Now, ledger: &mut Ledger, link: LinkId, owner: Address) {
+        self.links.insert(link, owner);
+        let neighbour = self.neighbour(now, ledger, owner, true);
+        neighbour.link = Some(link);
+        self.look_up(owner);
+        self.trust(ledger, owner);
+    }
+
+    /// A link is gone; its neighbour's account is kept.
+    pub fn link_lost(&mut self, link: LinkId) {
+        self.outgoing.remove(&link);
+        let Some(address) = self.links.remove(&link) else { return };
+        let other = self.links.iter().find(|(_, of)| **of == address).map(|(link, _)| *link);
+        if let Some(neighbour) = self.neighbours.get_mut(&address)
+            && neighbour.link == Some(link)
+        {
+            neighbour.link = other.filter(|_| neighbour.relay);
+        }
+    }
+
+    /// The account that circuits of a link are charged to.
+    pub fn account(&self, link: LinkId) -> Option<AccountId> {
+        let neighbour = self.neighbours.get(self.links.get(&link)?)?;
+        (neighbour.relay || neighbour.link == Some(link)).then_some(neighbour.account)
+    }
+
+    /// The account of a neighbour by its address.
+    pub fn account_of(&self, address: Address) -> Option<AccountId> {
+        self.neighbours.get(&address).map(|neighbour| neighbour.account)
+    }
+
+    fn neighbour(&mut self, now: Now, ledger: &mut Ledger, address: Address, relay: bool) -> &mut Neighbour {
+        if !self.neighbours.contains_key(&address) {
+            self.make_room(ledger);
+            self.tick.get_or_insert_with(|| now.after(TICK));
+        }
+        let by_account = &mut self.by_account;
+        let neighbour = self.neighbours.entry(address).or_insert_with(|| {
+            let account = ledger.open();
+            by_account.insert(account, address);
+            Neighbour {
+                account,
+                link: None,
+                relay: false,
+                target: 0,
+                told: None,
+                dry: None,
+                counted: 0,
+                still_since: now.instant,
+                compared: 0,
+                owed: 0,
+                owed_since: now.instant,
+                reckoning: Reckoning::default(),
+            }
+        });
+        neighbour.relay |= relay;
+        neighbour
+    }
+
+    /// Forgets the client that has been gone for longest, when there are too many.
+    fn make_room(&mut self, ledger: &mut Ledger) {
+        if self.neighbours.len() < REMEMBERED {
+            return;
+        }
+        let gone = |neighbour: &Neighbour| neighbour.link.is_none() && !neighbour.relay;
+        let oldest = self.neighbours.iter().filter(|(_, n)| gone(n)).min_by_key(|(_, n)| n.still_since);
+        if let Some(address) = oldest.map(|(address, _)| *address)
+            && let Some(neighbour) = self.neighbours.remove(&address)
+        {
+            ledger.close(neighbour.account);
+            self.by_account.remove(&neighbour.account);
+            self.seen.remove(&address);
+        }
+    }
+
+    /// Gives a registered relay its credit line (pay.credit.2).
+    fn trust(&self, ledger: &mut Ledger, address: Address) {
+        let Some(neighbour) = self.neighbours.get(&address).filter(|neighbour| neighbour.relay) else {
+            return;
+        };
+        let bonded = self.seen.get(&address).filter(|seen| seen.registered && !seen.unlocking);
+        let cap = bonded.map_or(0, |seen| seen.reserve.0 / LINE_PART);
+        ledger.set_line(neighbour.account, LINE, cap);
+    }
+
+    // --- frames --------------------------------------------------------------------------------------------------
+
+    /// Takes a frame from a link.
+    pub fn handle(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        link: LinkId,
+        frame: &Frame,
+    ) -> Result<(), DropReason> {
+        if frame.is_for_payee() {
+            return self.take_for_till(now, ledger, link, frame);
+        }
+        let Some(address) = self.links.get(&link).copied() else { return Err(DropReason::Misbehaved) };
+        if frame.is_for_payer() {
+            let handled = self.wallet.handle(now.unix(), address, frame);
+            self.paid(ledger, address);
+            self.route(None);
+            return handled.map_err(|_| DropReason::Misbehaved);
+        }
+        match frame {
+            Frame::Meter { role: Role::Payee, due, credited, .. } => {
+                self.compare(now, ledger, address, [due.0, credited.0])
+            }
+            // The counts come with it.
+            _ => Ok(()),
+        }
+    }
+
+    fn take_for_till(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        link: LinkId,
+        frame: &Frame,
+    ) -> Result<(), DropReason> {
+        let known = self.links.get(&link).copied();
+        let is_relay = known.and_then(|address| self.neighbours.get(&address)).is_some_and(|n| n.relay);
+        let address = match frame {
+            Frame::Want { payer, .. } | Frame::Session { payer, .. } if !is_relay => {
+                self.links.insert(link, *payer);
+                *payer
+            }
+            _ => known.ok_or(DropReason::Misbehaved)?,
+        };
+        if !self.seen.contains_key(&address) && matches!(frame, Frame::Want { .. }) {
+            self.look_up(address);
+            if let Some(asked) = self.asked.get_mut(&address) {
+                *asked = Some((link, *frame));
+            }
+            return Ok(());
+        }
+        let seen = self.seen.get(&address);
+        let credited = self.till.handle(now.unix(), address, frame, seen);
+        self.route(Some((address, link)));
+        let credited = credited.map_err(|_| DropReason::Misbehaved)?;
+        if credited > Wei::ZERO {
+            // pay.account.1: only who pays reveals the next draw.
+            let neighbour = self.neighbour(now, ledger, address, false);
+            neighbour.link = Some(link);
+            neighbour.dry = None;
+            let account = neighbour.account;
+            ledger.credit(account, credited.0);
+            self.requests.push_back(Request::Credited(account));
+        }
+        Ok(())
+    }
+
+    /// Sends what wallet and till have to say; `here` is where the frame came from that they answer.
+    fn route(&mut self, here: Option<(Address, LinkId)>) {
+        while let Some((to, frame)) = self.till.poll_frame().or_else(|| self.wallet.poll_frame()) {
+            let link = match here {
+                Some((address, link)) if address == to => Some(link),
+                _ => self.neighbours.get(&to).and_then(|neighbour| neighbour.link),
+            };
+            let link = link.or_else(|| self.links.iter().find(|(_, of)| **of == to).map(|(link, _)| *link));
+            if let Some(link) = link {
+                self.send(link, frame);
+            }
+        }
+    }
+
+    /// Sends a frame soon, with others.
+    pub fn send(&mut self, link: LinkId, frame: Frame) {
+        self.outgoing.entry(link).or_default().push(frame);
+    }
+
+    /// Writes frames of one link into a control packet's cell; which link.
+    pub fn poll_frames(&mut self, cell: &mut [u8]) -> Option<LinkId> {
+        let (link, frames) = self.outgoing.iter_mut().next()?;
+        let link = *link;
+        if frames.write(cell) {
+            self.outgoing.remove(&link);
+        }
+        Some(link)
+    }
+
+    // --- accounts ------------------------------------------------------------------------------------------------
+
+    /// The ledger has noted an account: pays what is due, and tells who has too little credit.
+    pub fn noted(&mut self, now: Now, ledger: &mut Ledger, account: AccountId) {
+        let Some(address) = self.by_account.get(&account).copied() else { return };
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
+        let Some(state) = ledger.get_mut(account) else { return };
+        if state.committed >= state.due {
+            let target = state.committed + u128::from(state.rate_out) * u128::from(AHEAD);
+            neighbour.target = neighbour.target.max(target);
+            let unit = u128::from(state.rate_out) * u128::from(UNIT);
+            state.due = state.committed + unit;
+            self.wallet.set_value(address, Wei(unit));
+            self.wallet.pay(now.unix(), address, Wei(neighbour.target));
+            self.paid(ledger, address);
+        }
+        self.tell(now, ledger, address);
+        self.route(None);
+    }
+
+    /// Says that credit is low, or gone: then with the counts.
+    fn tell(&mut self, now: Now, ledger: &Ledger, address: Address) {
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
+        let Some(state) = ledger.get(neighbour.account) else { return };
+        let told = neighbour.told.is_some_and(|at| at + TELL > now.instant);
+        if state.credit >= state.low || told || state.rate_in == 0 {
+            return;
+        }
+        neighbour.told = Some(now.instant);
+        let level = if state.credit < i128::from(state.rate_in) {
+            neighbour.dry.get_or_insert(now.instant);
+            Level::Paused
+        } else {
+            Level::Low
+        };
+        let counts = (level == Level::Paused).then(|| statement(state));
+        if let Some(link) = neighbour.link {
+            self.send(link, Frame::Credit(level));
+            if let Some(counts) = counts {
+                self.send(link, counts);
+            }
+        }
+    }
+
+    /// Takes note of what the wallet has paid.
+    fn paid(&self, ledger: &mut Ledger, address: Address) {
+        if let Some(neighbour) = self.neighbours.get(&address)
+            && let Some(account) = ledger.get_mut(neighbour.account)
+        {
+            account.paid = self.wallet.paid(address).0;
+        }
+    }
+
+    /// A payee says what it has charged, and what it was credited.
+    fn compare(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        address: Address,
+        [due, credited]: [u128; 2],
+    ) -> Result<(), DropReason> {
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return Err(DropReason::Misbehaved) };
+        let Some(state) = ledger.get_mut(neighbour.account) else { return Ok(()) };
+        let still = neighbour.owed == state.owed
+            && now.instant.saturating_duration_since(neighbour.owed_since) >= STILL;
+        let outcome = neighbour.reckoning.compare(state, still, due, credited);
+        let account = neighbour.account;
+        self.noted(now, ledger, account);
+        outcome
+    }
+
+    // --- the chain and the disk ----------------------------------------------------------------------------------
+
+    fn look_up(&mut self, address: Address) {
+        if self.asked.len() < LOOKUPS && !self.asked.contains_key(&address) {
+            self.asked.insert(address, None);
+            self.lookups.push_back(address);
+        }
+    }
+
+    /// The next account that is to be looked up on the chain, and watched from then on.
+    pub fn poll_lookup(&mut self) -> Option<Address> {
+        self.lookups.pop_front()
+    }
+
+    /// An account could not be looked up; it may be tried again.
+    pub fn not_seen(&mut self, address: Address) {
+        self.asked.remove(&address);
+    }
+
+    /// An account is seen on the chain.
+    pub fn seen(&mut self, now: Now, ledger: &mut Ledger, address: Address, account: PayerAccount) {
+        if self.seen.len() >= 2 * REMEMBERED && !self.seen.contains_key(&address) {
+            let (neighbours, links) = (&self.neighbours, &self.links);
+            self.seen
+                .retain(|of, _| neighbours.contains_key(of) || links.values().any(|linked| linked == of));
+        }
+        self.seen.insert(address, account);
+        self.trust(ledger, address);
+        if let Some(Some((link, frame))) = self.asked.remove(&address)
+            && self.links.contains_key(&link)
+        {
+            // Whatever is wrong with it, the payer is told.
+            let _ = self.take_for_till(now, ledger, link, &frame);
+        }
+    }
+
+    /// The accounts that are to be watched.
+    pub fn watched(&self) -> Vec<Address> {
+        self.seen.keys().copied().collect()
+    }
+
+    /// Our own pot is seen on the chain.
+    pub fn own_pot(&mut self, now: Now, pot: Option<Pot>) {
+        self.wallet.on_account(now.unix(), pot);
+        self.route(None);
+    }
+
+    /// The next change that is to be written to disk; hand the changes over in this order.
+    pub fn poll_record(&mut self) -> Option<(Book, RecordId, Change)> {
+        if let Some((id, change)) = self.wallet.poll_record() {
+            return Some((Book::Wallet, id, change));
+        }
+        self.till.poll_record().map(|(id, change)| (Book::Till, id, change))
+    }
+
+    /// A change is on disk, and all before it of the same book.
+    pub fn persisted(&mut self, now: Now, ledger: &mut Ledger, book: Book, id: RecordId) {
+        match book {
+            Book::Wallet => self.wallet.persisted(now.unix(), id),
+            Book::Till => self.till.persisted(id),
+        }
+        let addresses: Vec<_> = self.neighbours.keys().copied().collect();
+        for address in addresses {
+            self.paid(ledger, address);
+        }
+        self.route(None);
+    }
+
+    /// A session of ours was redeemed on the chain.
+    pub fn redeemed_from_us(&mut self, now: Now, payee: Address, nonce: u32) {
+        // A payee that lied about it is not paid any more.
+        let _ = self.wallet.redeemed(now.unix(), payee, nonce);
+    }
+
+    /// A win of ours was redeemed on the chain, or never will be.
+    pub fn redeemed_by_us(&mut self, payer: Address, nonce: u32, finally: bool) {
+        self.till.redeemed(payer, nonce, finally);
+    }
+
+    /// The next win, to be redeemed.
+    pub fn poll_claim(&mut self) -> Option<Claim> {
+        self.till.poll_claim()
+    }
+
+    /// What the node is to do.
+    pub fn poll_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    // --- time ----------------------------------------------------------------------------------------------------
+
+    /// When [`Cashier::handle_timeout`] is due.
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.tick
+    }
+
+    /// Repeats, compares counts of neighbours that have become quiet, and leaves those that do not pay.
+    pub fn handle_timeout(&mut self, now: Now, ledger: &mut Ledger) {
+        if self.tick.is_none_or(|tick| tick > now.instant) {
+            return;
+        }
+        self.tick = Some(now.after(TICK));
+        if self.wallet.next_timeout().is_some_and(|at| at <= now.unix()) {
+            self.wallet.handle_timeout(now.unix());
+        }
+        if self.till.next_timeout().is_some_and(|at| at <= now.unix()) {
+            self.till.handle_timeout(now.unix());
+        }
+        let mut statements = vec![];
+        for (address, neighbour) in &mut self.neighbours {
+            let Some(state) = ledger.get_mut(neighbour.account) else { continue };
+            state.paid = self.wallet.paid(*address).0;
+            if state.cells_in != neighbour.counted {
+                neighbour.counted = state.cells_in;
+                neighbour.still_since = now.instant;
+            }
+            let still = now.instant.saturating_duration_since(neighbour.still_since) >= QUIET;
+            if still && neighbour.compared != neighbour.counted {
+                neighbour.compared = neighbour.counted;
+                statements.extend(neighbour.link.map(|link| (link, statement(state))));
+            }
+            if state.owed != neighbour.owed {
+                (neighbour.owed, neighbour.owed_since) = (state.owed, now.instant);
+            }
+            if state.credit >= state.low {
+                neighbour.dry = None;
+            }
+            let patience = if neighbour.relay { PATIENCE_RELAY } else { PATIENCE_CLIENT };
+            if neighbour.dry.is_some_and(|since| since + patience <= now.instant) {
+                neighbour.dry = None;
+                self.requests.push_back(Request::Close(neighbour.account));
+            }
+        }
+        for (link, frame) in statements {
+            self.send(link, frame);
+        }
+        self.route(None);
+    }
+
+    /// Our pot.
+    pub const fn owner(&self) -> Address {
+        self.owner
+    }
+
+    /// The wallet, to look at.
+    pub const fn wallet(&self) -> &Wallet {
+        &self.wallet
+    }
+
+    /// The till, to look at.
+    pub const fn till(&self) -> &Till {
+        &self.till
+    }
+}
+
+const fn statement(account: &Account) -> Frame {
+    Frame::Meter {
+        role: Role::Payee,
+        cells: account.cells_in,
+        due: Wei(account.earned),
+        credited: Wei(account.credited),
+    }
+}
+
+#[cfg(test)]
+mod tests;

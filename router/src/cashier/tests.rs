@@ -1,0 +1,210 @@
+//! Who a link's circuits are charged to, and when.
+
+use std::time::Duration;
+
+use circuit::keys::Random;
+use payments::offer::Face;
+use payments::session::{Domain, Signer};
+use payments::till::TillLimits;
+use payments::wallet::WalletLimits;
+use rand_core::SeedableRng as _;
+
+use super::*;
+
+const DOMAIN: Domain = Domain { chain_id: 1, contract: Address::repeat_byte(7) };
+
+#[expect(clippy::disallowed_methods, reason = "an anchor for virtual time")]
+fn start() -> Now {
+    Now { instant: Instant::now(), unix_ms: 1_800_000_000_000 }
+}
+
+fn signer(number: u8) -> Signer {
+    Signer::from_bytes([number; 32]).unwrap()
+}
+
+fn wallet(number: u8) -> Wallet {
+    let limits =
+        WalletLimits { redemption_cost: Wei(1 << 60), max_open: 2, value: Wei(384), max_value: Wei(1 << 60) };
+    let mut wallet = Wallet::new(DOMAIN, signer(number).address(), signer(number), [number; 32], limits);
+    let pot = Pot { balance: Wei(1 << 80), reserve: Wei(1 << 80), unlocking: false, only_payee: None };
+    wallet.on_account(start().unix(), Some(pot));
+    wallet
+}
+
+fn cashier() -> Cashier {
+    let limits = TillLimits { face: Face::Draws(1_000), min_value: Wei(1), draws: 64, max_payers: 10 };
+    let till = Till::new(DOMAIN, signer(1).address(), [1; 32], [2; 32], limits);
+    Cashier::new(CashierConfig { owner: signer(1).address(), wallet: wallet(1), till })
+}
+
+fn account(number: u8) -> PayerAccount {
+    PayerAccount {
+        balance: Wei(1 << 80),
+        reserve: Wei(1 << 80),
+        unlocking: false,
+        signer: signer(number).address(),
+        only_payee: None,
+        head_stale: false,
+        registered: false,
+    }
+}
+
+fn links() -> Vec<LinkId> {
+    // Names of links come from links only.
+    use circuit::keys::{BootId, DhSecret, NetworkId, RelayId};
+    use circuit::link::{LinkConfig, LinkLimits, Links, Peer, Suites};
+    let config = LinkConfig {
+        network: NetworkId([1; 16]),
+        relay: None,
+        boot: BootId(1),
+        suites: Suites::default(),
+        limits: LinkLimits::default(),
+    };
+    let mut links = Links::new(config, [3; 32]);
+    (1..=2)
+        .map(|n: u8| {
+            let link_key = DhSecret::random(&mut Random::seed_from_u64(n.into())).public();
+            let peer = Peer { id: RelayId([n; 32]), link_key, address: ([127, 0, 0, n], 1).into() };
+            links.dial(start(), &peer).unwrap()
+        })
+        .collect()
+}
+
+/// A payer's wallet against the cashier, over one link.
+struct Payer {
+    wallet: Wallet,
+    address: Address,
+    held: Vec<Frame>,
+}
+
+impl Payer {
+    fn new(number: u8) -> Self {
+        Self { wallet: wallet(number), address: signer(number).address(), held: vec![] }
+    }
+
+    /// Carries frames both ways until nothing moves; draws are held back if `hold`.
+    fn settle(&mut self, cashier: &mut Cashier, ledger: &mut Ledger, link: LinkId, hold: bool) {
+        let now = start();
+        let payee = cashier.owner();
+        loop {
+            let mut moved = false;
+            while let Some((id, _)) = self.wallet.poll_record() {
+                self.wallet.persisted(now.unix(), id);
+                moved = true;
+            }
+            while let Some((to, frame)) = self.wallet.poll_frame() {
+                assert_eq!(to, payee);
+                moved = true;
+                if hold && matches!(frame, Frame::Draw { .. }) {
+                    self.held.push(frame);
+                } else {
+                    cashier.handle(now, ledger, link, &frame).unwrap();
+                }
+            }
+            while let Some(address) = cashier.poll_lookup() {
+                assert_eq!(address, self.address);
+                cashier.seen(now, ledger, address, account(9));
+                moved = true;
+            }
+            while let Some((book, id, _)) = cashier.poll_record() {
+                cashier.persisted(now, ledger, book, id);
+                moved = true;
+            }
+            let mut cell = [0; circuit::packet::CELL];
+            while let Some(to) = cashier.poll_frames(&mut cell) {
+                assert_eq!(to, link);
+                moved = true;
+                for frame in payments::frame::Frames::new(&cell) {
+                    self.wallet.handle(now.unix(), payee, &frame.unwrap()).unwrap();
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+}
+
+// pay.account.1, pay.credit.1
+#[test]
+fn a_link_has_the_account_of_who_reveals_its_draws_and_of_nobody_else() {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let [own, other] = links()[..] else { panic!() };
+    let mut payer = Payer::new(9);
+    payer.wallet.pay(start().unix(), cashier.owner(), Wei(384 * 3));
+    payer.settle(&mut cashier, &mut ledger, own, true);
+    assert!(!payer.held.is_empty());
+    assert_eq!(cashier.account(own), None, "a session alone buys nothing");
+    for draw in std::mem::take(&mut payer.held) {
+        cashier.handle(start(), &mut ledger, own, &draw).unwrap();
+    }
+    let account = cashier.account(own).expect("it has paid");
+    assert_eq!(ledger.get(account).map(|a| (a.credit, a.credited)), Some((384 * 3, 384 * 3)));
+    // Somebody else says that he is this payer: he is answered, but has nothing of it.
+    let want = Frame::Want { payer: payer.address, floor: 0, value: Wei(384) };
+    cashier.handle(start(), &mut ledger, other, &want).unwrap();
+    assert_eq!((cashier.account(other), cashier.account(own)), (None, Some(account)));
+    // The payer itself moves by its next draw.
+    let mut cell = [0; circuit::packet::CELL];
+    while cashier.poll_frames(&mut cell).is_some() {}
+    payer.wallet.pay(start().unix(), cashier.owner(), Wei(384 * 4));
+    payer.settle(&mut cashier, &mut ledger, other, false);
+    assert_eq!((cashier.account(other), cashier.account(own)), (Some(account), None));
+    assert_eq!(ledger.get(account).map(|a| a.credited), Some(384 * 4));
+    cashier.link_lost(other);
+    assert_eq!(cashier.account(other), None);
+}
+
+// pay.credit.4
+#[test]
+fn a_payer_without_credit_is_told_now_and_then_and_left_in_the_end() {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let link = links()[0];
+    let mut payer = Payer::new(9);
+    payer.wallet.pay(start().unix(), cashier.owner(), Wei(384));
+    payer.settle(&mut cashier, &mut ledger, link, false);
+    let account = cashier.account(link).unwrap();
+    ledger.meet(account, 1);
+    let told = |cashier: &mut Cashier| {
+        let mut cell = [0; circuit::packet::CELL];
+        let mut frames = vec![];
+        while cashier.poll_frames(&mut cell).is_some() {
+            frames.extend(payments::frame::Frames::new(&cell).map(Result::unwrap));
+        }
+        frames
+    };
+    assert!(ledger.charge(account, 1, 300));
+    while let Some(noted) = ledger.poll_note() {
+        cashier.noted(start(), &mut ledger, noted);
+    }
+    let frames = told(&mut cashier);
+    assert_eq!(frames, [Frame::Credit(Level::Low)]);
+    let mut now = start();
+    for step in 0..40u32 {
+        now.instant += Duration::from_secs(1);
+        now.unix_ms += 1_000;
+        assert!(!ledger.charge(account, 1, 100));
+        while let Some(noted) = ledger.poll_note() {
+            cashier.noted(now, &mut ledger, noted);
+            // Again at once: nothing more is said.
+            cashier.noted(now, &mut ledger, noted);
+        }
+        let credits =
+            told(&mut cashier).into_iter().filter(|frame| matches!(frame, Frame::Credit(_))).count();
+        assert!(credits <= 1, "step {step}");
+        cashier.handle_timeout(now, &mut ledger);
+        told(&mut cashier);
+    }
+    assert!(ledger.charge(account, 1, 84) && !ledger.charge(account, 1, 1));
+    cashier.noted(now, &mut ledger, account);
+    let mut closed = false;
+    for _ in 0..40 {
+        now.instant += Duration::from_secs(1);
+        now.unix_ms += 1_000;
+        cashier.handle_timeout(now, &mut ledger);
+        while let Some(request) = cashier.poll_request() {
+            closed |= request == Request::Close(account);
+        }
+    }
+    assert!(closed);
+}
