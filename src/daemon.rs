@@ -91,6 +91,7 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
             listen: config.listen,
             exit: config.exit,
             allow_single_hop: config.allow_single_hop,
+            money: None,
             state: Some(config.state),
         })?;
         let mut control = Control::bind(&socket)?;
@@ -123,6 +124,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             prebuilt: config.prebuilt,
             udp: config.udp.unwrap_or_else(|| any_address(&view)),
             view,
+            money: None,
         })?;
         let mut control = Control::bind(&socket)?;
         let stop = stop_signal()?;

@@ -18,15 +18,18 @@ use crate::failure::{Failure, Kind};
 use crate::output::{self, Format, NobodyReads};
 use crate::report::{bytes_text, float, path_text};
 
+mod bank;
+mod earnings;
 mod network;
 mod site;
 mod visitor;
 
+use earnings::Earnings;
 use network::Nodes;
 use site::Site;
 use visitor::Transfer;
 
-const STAGES: usize = 5;
+const STAGES: usize = 6;
 /// How long everything up to the end of the check may take.
 const WITHIN: Duration = Duration::from_secs(18);
 /// Bytes in each direction of the check.
@@ -56,6 +59,8 @@ struct Proof {
     up_mb_s: f64,
     /// Connections at the site, all of which exits made.
     site_connections: u64,
+    /// What the relays earned, on a paid network.
+    earnings: Option<Earnings>,
 }
 
 /// Runs the demonstration.
@@ -118,16 +123,21 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
     let site = Site::open().await?;
     let at = site.address()?;
     stages.done(&format!("a web site is open on {at}"))?;
-    let plans = network::plan(wanted.relays, at)?;
-    let (relays, exits) = (plans.len(), plans.iter().filter(|plan| plan.exit.is_some()).count());
-    let view = nodes.start_relays(plans, wanted.hops)?;
-    stages.done(&format!("{relays} relays have keys and run, {exits} of them exits"))?;
-    let (client, socks) = nodes.start_client(view, wanted.socks, wanted.hops)?;
-    stages.done(&format!("the client runs, SOCKS5 on {socks}"))?;
+    let mut plans = network::plan(wanted.relays, at)?;
     let folder = tempfile::Builder::new()
         .prefix("chive-demo-")
         .tempdir()
         .context("no temporary folder can be made")?;
+    let money = if wanted.free { None } else { Some(network::Money::open(folder.path(), &mut plans)?) };
+    stages.done(&money.as_ref().map_or_else(
+        || "relays work for nothing".to_owned(),
+        |money| format!("a chain runs in this process, the contract is at {}", money.bank.domain().contract),
+    ))?;
+    let (relays, exits) = (plans.len(), plans.iter().filter(|plan| plan.exit.is_some()).count());
+    let view = nodes.start_relays(plans, wanted.hops, money.as_ref()).await?;
+    stages.done(&format!("{relays} relays have keys and run, {exits} of them exits"))?;
+    let (client, socks) = nodes.start_client(view, wanted.socks, wanted.hops, money.as_ref()).await?;
+    stages.done(&format!("the client runs, SOCKS5 on {socks}"))?;
     let mut control = Control::bind(&folder.path().join("run/control.sock"))?;
     let path = control.path().to_owned();
     let body = async {
@@ -140,7 +150,10 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
         let first = fetch_page(socks, at, &stages).await?;
         stages.done(&format!("the site answers through it, first byte after {:.1} ms", ms(first)))?;
         if wanted.check {
-            let proof = check(&client, nodes, &site, &stages, socks, wanted.hops).await?;
+            let mut proof = check(&client, nodes, &site, &stages, socks, wanted.hops).await?;
+            if let Some(money) = &money {
+                proof.earnings = Some(earnings::check(&client, nodes, money, &proof.path).await?);
+            }
             let text = proof.text();
             output.print(&Event::Check(proof), || text)
         } else {
@@ -152,7 +165,16 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
     tokio::select! {
         end = body => end,
         end = site.serve() => end,
+        end = mine(money.as_ref()) => end,
         end = control.serve(Daemon::Client(client.clone())) => end,
+    }
+}
+
+/// Makes blocks, if there is a chain.
+async fn mine(money: Option<&network::Money>) -> anyhow::Result<()> {
+    match money {
+        Some(money) => money.bank.mine().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -208,6 +230,7 @@ async fn check(
         down_mb_s: mb_s(down),
         up_mb_s: mb_s(up),
         site_connections: visits.connections,
+        earnings: None,
     })
 }
 
@@ -219,9 +242,10 @@ async fn path_in_use(client: &Handle) -> Option<Vec<Hop>> {
 
 impl Proof {
     fn text(&self) -> String {
+        let earned = self.earnings.as_ref().map_or_else(String::new, Earnings::text);
         format!(
             "check passed: {} down and {} up, byte for byte, through {} {} ({}), first byte after {:.1} ms, \
-             {:.1} MB/s down and {:.1} MB/s up; all {} connections at the site were made by exits",
+             {:.1} MB/s down and {:.1} MB/s up; all {} connections at the site were made by exits{earned}",
             bytes_text(self.bytes_down),
             bytes_text(self.bytes_up),
             self.hops,

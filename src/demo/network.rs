@@ -1,6 +1,7 @@
 //! The nodes of the demonstration, each on a thread and a runtime of its own, as if each were a process.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use directory::view::View;
 use router::driver::Relay;
 use router::policy::ExitPolicy;
 
+use super::bank::{Bank, Pot};
 use crate::control::Daemon;
 use crate::daemon::{any_address, on_this_thread};
 use crate::outside;
@@ -26,6 +28,28 @@ const PREBUILT: usize = 2;
 pub(crate) struct Nodes {
     relays: Vec<Node<router::driver::Handle>>,
     client: Option<Node<client::driver::Handle>>,
+}
+
+/// The bank, and the pots of the relays and of the client; nothing on a free network.
+#[derive(Debug)]
+pub(crate) struct Money {
+    pub(crate) bank: Bank,
+    pub(crate) relays: Vec<Pot>,
+    pub(crate) client: Pot,
+}
+
+impl Money {
+    /// Full pots for so many relays and a client, whose prices go into the plans.
+    pub(crate) fn open(folder: &Path, plans: &mut [Plan]) -> anyhow::Result<Self> {
+        let bank = Bank::open(folder)?;
+        let relays: Vec<_> =
+            (1..=plans.len()).map(|number| bank.pot(&format!("relay{number}"))).collect::<Result<_, _>>()?;
+        for (plan, pot) in plans.iter_mut().zip(&relays) {
+            plan.payment = Some(bank.payment(pot, plan.exit.is_some()));
+        }
+        let client = bank.pot("client")?;
+        Ok(Self { bank, relays, client })
+    }
 }
 
 #[derive(Debug)]
@@ -46,16 +70,28 @@ pub(crate) fn plan(relays: usize, site: SocketAddr) -> anyhow::Result<Vec<Plan>>
                 .or_else(|_| UdpSocket::bind("127.0.0.1:0"))
                 .context("no UDP port is free on this machine")?;
             let exit = (number > relays - exits).then(|| policy.clone());
-            Ok(Plan { address: socket.local_addr()?, exit })
+            Ok(Plan { address: socket.local_addr()?, exit, payment: None })
         })
         .collect()
 }
 
 impl Nodes {
     /// Starts the relays of a plan; the view has their descriptors.
-    pub(crate) fn start_relays(&mut self, plans: Vec<Plan>, hops: usize) -> anyhow::Result<View> {
-        let (view, keys) = sample::network(&plans, 1, &mut outside::random()?)?;
+    pub(crate) async fn start_relays(
+        &mut self,
+        plans: Vec<Plan>,
+        hops: usize,
+        money: Option<&Money>,
+    ) -> anyhow::Result<View> {
+        let (mut view, keys) = sample::network(&plans, 1, &mut outside::random()?)?;
+        if let Some(money) = money {
+            view = view.with_chain(money.bank.network());
+        }
         for (number, (plan, keys)) in plans.into_iter().zip(keys).enumerate() {
+            let pot = money.and_then(|money| Some((money, money.relays.get(number)?)));
+            if let Some((money, pot)) = pot {
+                money.bank.fill(pot, Some(keys.identity.id())).await?;
+            }
             let settings = router::driver::Settings {
                 keys,
                 network: view.network(),
@@ -63,6 +99,7 @@ impl Nodes {
                 listen: plan.address,
                 exit: plan.exit,
                 allow_single_hop: hops == 1,
+                money: pot.map(|(money, pot)| money.bank.relay_money(pot)),
                 state: None,
             };
             let bind = move || {
@@ -77,15 +114,27 @@ impl Nodes {
     }
 
     /// Starts the client; returns its handle and its SOCKS5 address.
-    pub(crate) fn start_client(
+    pub(crate) async fn start_client(
         &mut self,
         view: View,
         socks: SocketAddr,
         hops: usize,
+        money: Option<&Money>,
     ) -> anyhow::Result<(client::driver::Handle, SocketAddr)> {
         let udp = any_address(&view);
-        let settings =
-            client::driver::Settings { network: view.network(), view, socks, hops, prebuilt: PREBUILT, udp };
+        if let Some(money) = money {
+            money.bank.fill(&money.client, None).await?;
+        }
+        let money = money.map(|money| money.bank.client_money(&money.client));
+        let settings = client::driver::Settings {
+            network: view.network(),
+            view,
+            socks,
+            hops,
+            prebuilt: PREBUILT,
+            udp,
+            money,
+        };
         let bind = move || {
             let client = Client::bind(settings)?;
             Ok(((client.handle(), client.socks_address()), client))
@@ -106,6 +155,15 @@ impl Nodes {
             );
         }
         made
+    }
+
+    /// What each relay has earned, in the order of the plan.
+    pub(crate) async fn earnings(&self) -> Vec<(String, router::status::Money)> {
+        let mut all = Vec::new();
+        for relay in &self.relays {
+            all.extend(relay.handle.status().await.and_then(|status| Some((status.id, *status.money?))));
+        }
+        all
     }
 
     /// Stops all nodes; tells of one that broke down.

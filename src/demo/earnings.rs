@@ -1,0 +1,152 @@
+//! What the relays of the demonstration earned, and whether all sums agree to the wei.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use client::driver::Handle;
+use client::status::Hop;
+use payments::amount::Wei;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::network::{Money, Nodes};
+
+/// How long draws under way and redemptions may take after the last byte.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// What one relay of the path earned; amounts in wei.
+#[derive(Debug, Serialize)]
+struct Earned {
+    relay: String,
+    cells: u64,
+    value: String,
+    credited: String,
+    draws: u64,
+    wins: u64,
+    won: String,
+    redeemed: String,
+}
+
+/// What all earned.
+#[derive(Debug, Serialize)]
+pub(super) struct Earnings {
+    /// Hop by hop.
+    hops: Vec<Earned>,
+    /// What the client paid in draws.
+    client_paid: String,
+    /// What all relays were credited in draws, and what client and relays paid.
+    credited: String,
+    /// What the contract paid out for wins.
+    redeemed: String,
+    /// What all pots hold, before and after.
+    held: String,
+}
+
+struct Sums {
+    relays: Vec<Earned>,
+    client_paid: Wei,
+    /// By client and relays.
+    paid: Wei,
+    credited: Wei,
+    won: Wei,
+    redeemed: Wei,
+}
+
+/// Waits until nothing is under way, and adds everything up.
+pub(super) async fn check(
+    client: &Handle,
+    nodes: &Nodes,
+    money: &Money,
+    path: &[Hop],
+) -> anyhow::Result<Earnings> {
+    let owners: Vec<_> = money.relays.iter().chain([&money.client]).map(super::bank::Pot::owner).collect();
+    let count = u64::try_from(owners.len())?;
+    let filled = super::bank::POT.checked_mul(2 * count).context("a sum of wei")?;
+    let late = Instant::now() + WITHIN;
+    loop {
+        let sums = add_up(client, nodes, money).await?;
+        let held = money.bank.held(&owners).await?;
+        let agree = sums.paid == sums.credited && sums.won == sums.redeemed;
+        if agree || Instant::now() > late {
+            let Sums { paid, credited, won, redeemed, .. } = sums;
+            ensure!(paid == credited, "{paid} wei were paid in draws, but {credited} credited");
+            ensure!(won == redeemed, "{won} wei were won, but {redeemed} redeemed");
+            ensure!(held == filled, "the pots hold {held} wei, but were filled with {filled}");
+            return of_path(sums, path, held);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The earnings of the relays of a path, the entry first.
+fn of_path(mut sums: Sums, path: &[Hop], held: Wei) -> anyhow::Result<Earnings> {
+    let mut hops = Vec::new();
+    for hop in path {
+        let at = sums.relays.iter().position(|earned| earned.relay.starts_with(&hop.id));
+        let mut earned = sums.relays.swap_remove(at.context("a relay of the path tells no earnings")?);
+        ensure!(earned.cells > 0 && earned.draws > 0, "relay {} of the path has earned nothing", hop.id);
+        earned.relay.clone_from(&hop.id);
+        hops.push(earned);
+    }
+    Ok(Earnings {
+        hops,
+        client_paid: sums.client_paid.to_string(),
+        credited: sums.credited.to_string(),
+        redeemed: sums.redeemed.to_string(),
+        held: held.to_string(),
+    })
+}
+
+async fn add_up(client: &Handle, nodes: &Nodes, money: &Money) -> anyhow::Result<Sums> {
+    let wei = |text: &str| text.parse().map(Wei).with_context(|| format!("{text} is no amount"));
+    let own = client.status().await.and_then(|status| status.money).context("the client pays nobody")?;
+    let client_paid = wei(&own.paid)?;
+    let mut sums = Sums {
+        relays: Vec::new(),
+        client_paid,
+        paid: client_paid,
+        credited: Wei::ZERO,
+        won: Wei::ZERO,
+        redeemed: Wei::ZERO,
+    };
+    for ((relay, earned), pot) in nodes.earnings().await.into_iter().zip(&money.relays) {
+        let redeemed = money.bank.redeemed(pot.owner()).await?;
+        sums.paid = sums.paid.saturating_add(wei(&earned.paid)?);
+        sums.credited = sums.credited.saturating_add(wei(&earned.credited)?);
+        sums.won = sums.won.saturating_add(wei(&earned.won)?);
+        sums.redeemed = sums.redeemed.saturating_add(redeemed);
+        sums.relays.push(Earned {
+            relay,
+            cells: earned.cells,
+            value: earned.earned,
+            credited: earned.credited,
+            draws: earned.draws,
+            wins: earned.wins,
+            won: earned.won,
+            redeemed: redeemed.to_string(),
+        });
+    }
+    Ok(sums)
+}
+
+impl Earnings {
+    /// In words, a line per hop.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        for hop in &self.hops {
+            let _ = write!(
+                text,
+                "\n  {}: {} cells earned {} wei; {} wei credited in {} draws, {} of which won {} wei, {} wei redeemed on chain",
+                hop.relay, hop.cells, hop.value, hop.credited, hop.draws, hop.wins, hop.won, hop.redeemed
+            );
+        }
+        let _ = write!(
+            text,
+            "\n  the client paid {} wei; all that client and relays paid, {} wei, was credited; {} wei were won and redeemed; \
+             all pots together hold the {} wei they were filled with",
+            self.client_paid, self.credited, self.redeemed, self.held
+        );
+        text
+    }
+}
