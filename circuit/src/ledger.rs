@@ -161,7 +161,7 @@ impl Ledger {
         }
     }
 
-    /// Charges the account for `cells` at `rate`, if its credit covers them.
+    /// Charges the account for `cells` at `rate`, if its credit covers them (pay.credit.1).
     #[must_use]
     pub fn charge(&mut self, id: AccountId, rate: u64, cells: u64) -> bool {
         let Some(account) = self.get_mut(id) else { return false };

@@ -315,7 +315,7 @@ impl Cashier {
         let Some(address) = self.by_account.get(&account).copied() else { return };
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
         let Some(state) = ledger.get_mut(account) else { return };
-        if state.committed >= state.due {
+        if state.rate_out > 0 && state.committed >= state.due {
             let target = state.committed + u128::from(state.rate_out) * u128::from(AHEAD);
             neighbour.target = neighbour.target.max(target);
             let unit = u128::from(state.rate_out) * u128::from(UNIT);
@@ -328,21 +328,23 @@ impl Cashier {
         self.route(None);
     }
 
-    /// Says that credit is low, or gone: then with the counts.
+    /// Says that credit is low, or gone: then with the counts (pay.credit.4).
     fn tell(&mut self, now: Now, ledger: &Ledger, address: Address) {
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
         let Some(state) = ledger.get(neighbour.account) else { return };
-        let told = neighbour.told.is_some_and(|at| at + TELL > now.instant);
-        if state.credit >= state.low || told || state.rate_in == 0 {
+        if state.credit >= state.low || state.rate_in == 0 {
             return;
         }
-        neighbour.told = Some(now.instant);
         let level = if state.credit < i128::from(state.rate_in) {
             neighbour.dry.get_or_insert(now.instant);
             Level::Paused
         } else {
             Level::Low
         };
+        if neighbour.told.is_some_and(|at| at + TELL > now.instant) {
+            return;
+        }
+        neighbour.told = Some(now.instant);
         let counts = (level == Level::Paused).then(|| statement(state));
         if let Some(link) = neighbour.link {
             self.send(link, Frame::Credit(level));

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use circuit::keys::NetworkId;
 use circuit::node::{Event, FlowId, Node as _, Now};
+use circuit::relay::Asks;
 use circuit::seen::SeenSetups;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
@@ -79,6 +80,7 @@ pub enum RunError {}
 enum Command {
     Status(oneshot::Sender<status::Status>),
     Circuits(oneshot::Sender<Vec<status::Circuit>>),
+    SetAsks { forward: u64, exit: Option<u64>, to: oneshot::Sender<Option<Asks>> },
 }
 
 /// A relay whose socket is bound.
@@ -113,6 +115,14 @@ impl Handle {
     pub async fn circuits(&self) -> Option<Vec<status::Circuit>> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(Command::Circuits(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Sets what new circuits are asked for a cell, `exit` to what it was if it is left out; what is asked now, or `Some(None)`
+    /// on a free network; `None` once the relay has stopped.
+    pub async fn set_asks(&self, forward: u64, exit: Option<u64>) -> Option<Option<Asks>> {
+        let (to, answered) = oneshot::channel();
+        self.commands.send(Command::SetAsks { forward, exit, to }).await.ok()?;
         answered.await.ok()
     }
 
@@ -301,6 +311,14 @@ fn answer(
                     drop(to.send(status));
                 }
                 Command::Circuits(to) => drop(to.send(shared.look(|node| circuits(node, started)))),
+                Command::SetAsks { forward, exit, to } => {
+                    let asks = shared.with_node(|node, _| {
+                        let exit = exit.or_else(|| node.relay().asks().map(|asks| asks.exit));
+                        node.set_asks(Asks { forward, exit: exit.unwrap_or_default() });
+                        node.relay().asks()
+                    });
+                    let _ = to.send(asks);
+                }
             }
         }
     }

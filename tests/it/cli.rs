@@ -284,7 +284,7 @@ fn the_demonstration_ends_when_nobody_reads_it() {
         let mut demo = command(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(demo.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("[1/5]"), "{line}");
+        assert!(line.starts_with("[1/6]"), "{line}");
         let ended = eventually("its end", || demo.try_wait().unwrap());
         assert_eq!(ended.code(), Some(code), "{arguments:?}");
     }

@@ -281,17 +281,26 @@ fn what_is_stopped_leaves_nothing_behind() {
 
 #[test]
 fn the_demonstration_checks_itself() {
-    for hops in ["1", "3"] {
-        let output = chive(&["demo", "--check", "--hops", hops]);
+    for arguments in [&["--hops", "1"][..], &["--hops", "3"], &["--free"]] {
+        let output = chive(&[&["demo", "--check"], arguments].concat());
         let said = text(&output.stdout);
         assert!(output.status.success(), "{said}{}", text(&output.stderr));
-        let last = said.lines().last().unwrap();
-        assert!(last.starts_with("check passed: 8.0 MiB down and 8.0 MiB up, byte for byte"), "{last}");
+        let passed = said.lines().find(|line| line.starts_with("check passed")).unwrap();
+        assert!(passed.starts_with("check passed: 8.0 MiB down and 8.0 MiB up, byte for byte"), "{passed}");
     }
     let output = chive(&["demo", "--check", "--output", "json"]);
     let last: Value = serde_json::from_str(text(&output.stdout).lines().last().unwrap()).unwrap();
     assert_eq!((&last["event"], &last["passed"], &last["hops"]), (&"check".into(), &true.into(), &3.into()));
     assert_eq!(last["path"].as_array().unwrap().len(), 3);
+    let hops = last["earnings"]["hops"].as_array().unwrap();
+    assert_eq!(hops.len(), 3);
+    for hop in hops {
+        // The bytes that were checked need so many cells at least.
+        assert!(hop["cells"].as_u64().unwrap() > (16 << 20) / 1_280, "{hop}");
+        let wei = |key: &str| hop[key].as_str().unwrap().parse::<u128>().unwrap();
+        assert!(wei("value") > 0 && wei("credited") >= wei("value"), "{hop}");
+        assert_eq!(wei("won"), wei("redeemed"), "{hop}");
+    }
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Fare {
         compact == 0 || wire::compact::decode(compact) == Ok(self.rate_out)
     }
 
-    /// Charges one forward cell.
+    /// Charges one forward cell (pay.bill.1).
     pub(super) fn charge_forward(&self, ledger: &mut Ledger) -> Result<(), DropReason> {
         match self.payer {
             Some(payer) if !ledger.charge(payer, self.rate_in, 1) => Err(DropReason::NoCredit),

@@ -119,7 +119,9 @@ impl ClientNode {
             match self.build(now, entry, Purpose::Spare, port) {
                 Ok(()) => {}
                 // Others may want ports that are served.
-                Err(no_path @ NoPath::NoExit { .. }) if port.is_some() => self.refuse_waiting(&no_path, port),
+                Err(no_path) if port.is_some() && no_path.port().is_some() => {
+                    self.refuse_waiting(&no_path, port)
+                }
                 Err(no_path) => return self.refuse_waiting(&no_path, None),
             }
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use circuit::ledger::Account;
 use circuit::relay::{Asks, SETUP_CELLS};
+use client::socks::Credentials;
 use netsim::app::{Outcome, Wish};
 use netsim::content::{Ending, Exchange};
 use netsim::host::HostId;
@@ -202,5 +203,26 @@ fn losses_on_the_way_stop_no_payment() {
             _ => world.sim.relay(pair[0]).cashier().unwrap().wallet().paid(payee),
         };
         assert_eq!(paid.0, charged.credited, "every draw that counts was credited");
+    }
+}
+
+// pay.grant.5
+#[test]
+fn circuits_in_use_share_what_is_paid_ahead() {
+    const CIRCUITS: usize = 12;
+    let mut world = Plan { face: 10_000, ..plan(8, 3) }.build();
+    for n in 0..CIRCUITS {
+        let isolation = Some(Credentials::new(&[u8::try_from(n).unwrap()], b""));
+        world.ask(Wish { isolation, ..Wish::new("site", download(40 << 20)) });
+    }
+    world.sim.run_for(Duration::from_secs(8));
+    let client = world.sim.client(world.client());
+    let used = client.pool().values().filter(|circuit| circuit.used.is_some()).count();
+    assert_eq!(used, CIRCUITS);
+    for account in client.payer().unwrap().accounts() {
+        let account = client.ledger().get(account).unwrap();
+        let ahead = (account.committed - account.owed) / u128::from(account.rate_out.max(1));
+        assert!((1..=6_500).contains(&ahead), "{ahead} cells are granted");
+        assert!(account.paid >= account.owed, "{account:?}");
     }
 }

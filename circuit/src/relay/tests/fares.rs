@@ -228,6 +228,17 @@ fn client_and_exit_together_cannot_make_the_relays_between_pay_more_than_was_pai
     assert!(c.at(0).1.owed <= c.at(0).0.earned);
 }
 
+// pay.grant.1
+#[test]
+fn a_circuit_begins_with_sixteen_backward_cells() {
+    let mut c = paid(3, 1_000);
+    let key = c.build();
+    let passed = (0..100).take_while(|_| c.cell_backward().is_ok()).count();
+    assert_eq!(passed as u64, FIRST_GRANT);
+    c.grant(key, 5);
+    assert_eq!((0..100).take_while(|_| c.cell_backward().is_ok()).count(), 5);
+}
+
 // pay.grant.3
 #[test]
 fn cells_that_are_lost_on_the_way_do_not_stop_a_circuit_for_good() {
