@@ -31,7 +31,8 @@ struct Payee {
     account: AccountId,
     link: Option<LinkId>,
     target: u128,
-    paused: Option<Instant>,
+    /// Since when it says that it has nothing, and when it said so last.
+    paused: Option<(Instant, Instant)>,
     reckoning: Reckoning,
     /// What it was owed when that was looked at last, and since when that has not changed.
     seen: u128,
@@ -156,23 +157,26 @@ impl Payer {
 
     /// The entry says how our credit stands there.
     fn told(&mut self, now: Now, ledger: &mut Ledger, owner: Address, level: Level) {
-        let Some(payee) = self.payees.get_mut(&owner) else { return };
-        if level != Level::Paused {
-            payee.paused = None;
-            return;
-        }
-        let since = *payee.paused.get_or_insert(now.instant);
-        if now.instant.saturating_duration_since(since) >= PAUSED {
-            payee.paused = None;
-            self.write_off(now, ledger, owner);
+        match level {
+            Level::Paused => self.starved(now, ledger, owner),
+            Level::Low | Level::Ok => {}
         }
     }
 
-    /// The entry has nothing of what was paid ahead: it is paid again, as long as that is little.
-    pub fn write_off(&mut self, now: Now, ledger: &mut Ledger, owner: Address) {
+    /// The entry has nothing of what was paid ahead. Draws may be under way, or void behind a win; if it says so for long,
+    /// it is paid again, as long as that is little.
+    pub fn starved(&mut self, now: Now, ledger: &mut Ledger, owner: Address) {
         let Some(payee) = self.payees.get_mut(&owner) else { return };
         let Some(state) = ledger.get_mut(payee.account) else { return };
-        payee.reckoning.write_off(state);
+        let since = match payee.paused {
+            Some((since, last)) if last + PAUSED > now.instant => since,
+            _ => now.instant,
+        };
+        payee.paused = Some((since, now.instant));
+        if now.instant.saturating_duration_since(since) >= PAUSED {
+            payee.paused = None;
+            payee.reckoning.write_off(state);
+        }
         let account = payee.account;
         self.noted(now, ledger, account);
     }

@@ -89,7 +89,7 @@ impl ClientNode {
     pub(super) fn not_credited(&mut self, now: Now) {
         let owner = self.entry.and_then(|entry| self.owner(entry));
         if let (Some(owner), Some(payer)) = (owner, &mut self.payer) {
-            payer.write_off(now, self.origin.ledger_mut(), owner);
+            payer.starved(now, self.origin.ledger_mut(), owner);
         }
     }
 
