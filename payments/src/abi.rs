@@ -68,6 +68,7 @@ mod interface {
             enum Code {
                 Paid,
                 BadTerms,
+                WrongCaller,
                 Expired,
                 TooFar,
                 Used,

@@ -47,7 +47,7 @@ pub enum Error {
 pub struct Redeemer {
     chain: Arc<dyn Chain>,
     store: Writer,
-    /// The payee itself, or its pot's signer: others may not take a default.
+    /// The payee itself, or its pot's signer: others may not redeem.
     signer: Signer,
     payee: Address,
     /// The most wei per gas.

@@ -37,6 +37,7 @@ contract OnionPay {
     enum Code {
         Paid,
         BadTerms, // payer is payee, face 0, or draw not in 1 to MAX_DRAWS
+        WrongCaller, // neither the payee nor its signer: anyone else could use up a nonce with a ticket of its own
         Expired,
         TooFar, // expires more than MAX_TICKET_LIFE ahead
         Used,
@@ -44,7 +45,7 @@ contract OnionPay {
         NoWin,
         BadSignature, // not by the pot's signer, or not in the one accepted form
         WrongPayee, // the pot is bound to another payee
-        Short, // the balance is short, and the caller may not or will not take a default
+        Short, // the balance is short, and the caller takes no default
         BelowMinimum, // the payout would be below `minPayout`, or nothing
         Overflow // the payee's balance would not fit its 96 bits
     }
@@ -200,8 +201,7 @@ contract OnionPay {
 
     // ---- Tickets
 
-    /// @notice Pays a ticket into the payee's balance, or reverts. Anyone may call while the balance covers the face, else only
-    /// the payee or the payee's signer.
+    /// @notice Pays a ticket into the payee's balance, or reverts. Only the payee and the signer of the payee's pot may call.
     /// @param claim The ticket.
     /// @return payout What was paid, in wei.
     function redeem(Claim calldata claim) external returns (uint96 payout) {
@@ -210,7 +210,8 @@ contract OnionPay {
         require(code == Code.Paid, Refused(code));
     }
 
-    /// @notice Pays those of the tickets that can be paid; one that cannot leaves no trace and spoils no other.
+    /// @notice Pays those of the tickets that can be paid; one that cannot leaves no trace and spoils no other. As `redeem`, only
+    /// for the payee and its signer: the tickets of others are refused.
     /// @param claims The tickets, in any order; a repeated one is paid once.
     /// @return total What was paid together, in wei.
     /// @return codes What became of each, as `Code`.
@@ -276,6 +277,8 @@ contract OnionPay {
     function _redeem(Claim calldata claim, bytes32 domain) private returns (Code, uint96 payout) {
         (address payer, address payee, uint32 nonce, uint96 face) = (claim.payer, claim.payee, claim.nonce, claim.face);
         if (payer == payee || face == 0 || claim.draw == 0 || claim.draw > MAX_DRAWS) return (Code.BadTerms, 0);
+        // A payer can sign itself a second session of the same nonce, and knows its `rand`: it must not be the one who is first.
+        if (msg.sender != payee && msg.sender != pots[payee].signer) return (Code.WrongCaller, 0);
         if (block.timestamp > claim.expiry) return (Code.Expired, 0);
         if (claim.expiry > block.timestamp + MAX_TICKET_LIFE) return (Code.TooFar, 0);
         mapping(uint256 => uint256) storage bits = used[payer][payee];
@@ -285,14 +288,15 @@ contract OnionPay {
         if (!Ticket.wins(claim.link, claim.rand, claim.winProb)) return (Code.NoWin, 0);
         Pot storage pot = pots[payer];
         if (!Ticket.signed(claim, domain, pot.signer)) return (Code.BadSignature, 0);
-        Money memory money = pot.money;
+        Money storage money = pot.money;
         if (money.bound && pot.onlyPayee != payee) return (Code.WrongPayee, 0);
 
         payout = face;
-        bool short = face > money.balance;
+        uint96 balance = money.balance;
+        bool short = face > balance;
         if (short) {
-            if (!claim.mayDefault || msg.sender != payee && msg.sender != pots[payee].signer) return (Code.Short, 0);
-            uint256 most = uint256(money.balance) + money.reserve / 2;
+            if (!claim.mayDefault) return (Code.Short, 0);
+            uint256 most = uint256(balance) + money.reserve / 2;
             if (most < face) payout = uint96(most);
         }
         if (payout < claim.minPayout || payout == 0) return (Code.BelowMinimum, 0);
@@ -303,21 +307,20 @@ contract OnionPay {
         bits[nonce >> 8] = word | (1 << (nonce & 0xff));
         to.balance = before + payout;
         if (short) {
-            _default(payer, pot, money, payout - money.balance);
+            _default(payer, pot, payout - balance);
         } else {
-            money.balance -= face;
-            pot.money = money;
+            money.balance = balance - face;
         }
         emit Redeemed(payer, payee, nonce, payout, short);
         return (Code.Paid, payout);
     }
 
     /// @dev Empties the balance, and takes `missing` from the reserve twice: for the payee, and to burn.
-    function _default(address owner, Pot storage pot, Money memory money, uint96 missing) private {
+    function _default(address owner, Pot storage pot, uint96 missing) private {
+        Money storage money = pot.money;
         money.balance = 0;
         money.reserve -= 2 * missing;
         if (money.defaults != type(uint16).max) ++money.defaults;
-        pot.money = money;
         burned += missing;
         _changed(owner, pot);
         if (pot.registered && money.reserve < MIN_BOND) _deregister(owner, pot);

@@ -31,7 +31,7 @@ fn wei(amount: u128) -> alloy_primitives::aliases::U96 {
 fn a_ticket_is_paid_once_into_the_payees_balance() {
     let (mut world, payer, payee) = funded(10 * ETHER, ETHER);
     let claim = world.ticket(&payer, payee.address, 7, ETHER);
-    let outcome = world.redeem(actor(9).address, &full(&claim));
+    let outcome = world.redeem(payee.address, &full(&claim));
     assert!(outcome.success);
     let paid = events::<Redeemed>(&outcome);
     assert_eq!(paid.len(), 1);
@@ -77,25 +77,77 @@ fn withdrawing_in_front_of_a_redemption_costs_the_reserve_and_the_payee_nothing(
 }
 
 #[test]
-fn no_third_party_can_force_a_shortfall() {
+fn no_third_party_can_redeem_or_force_a_shortfall() {
     let (mut world, payer, payee) = funded(ETHER, 8 * ETHER);
-    world.fund(&payee, ETHER, ETHER);
-    let claim = world.ticket(&payer, payee.address, 0, 2 * ETHER);
-    let before = world.money(payer.address);
+    world.fund(&payee, ETHER, 0);
+    let (covered, short) =
+        (world.ticket(&payer, payee.address, 0, ETHER), world.ticket(&payer, payee.address, 1, 2 * ETHER));
+    let claims = vec![full(&covered), any(&covered), full(&short), any(&short)];
+    let before = world.pot(payer.address);
     for stranger in [actor(9).address, payer.address, payer.signer.address()] {
-        assert_eq!(world.try_redeem(stranger, &any(&claim)), Err(Code::Short));
-        let many = redeemManyCall { claims: vec![any(&claim)] };
-        let outcome = world.ok(stranger, 0, &many);
+        for claim in &claims {
+            assert_eq!(world.try_redeem(stranger, claim), Err(Code::WrongCaller));
+        }
+        let outcome = world.ok(stranger, 0, &redeemManyCall { claims: claims.clone() });
         assert!(outcome.logs.is_empty());
     }
-    assert_eq!((world.money(payer.address), world.pot(payer.address).defaults), (before, 0));
+    assert_eq!(world.pot(payer.address), before);
     // One wei that a stranger adds changes nothing of what the payee gets.
     world.ok(actor(9).address, 1, &depositCall { owner: payer.address });
-    assert_eq!(
-        world.try_redeem(payee.signer.address(), &any(&claim)),
-        Ok(2 * ETHER),
-        "the payee's signer may"
-    );
+    let signer = payee.signer.address();
+    assert_eq!(world.try_redeem(signer, &any(&short)), Ok(2 * ETHER), "the payee's signer may");
+    // A signer of yesterday is a stranger.
+    world.ok(payee.address, 0, &setSignerCall { signer: Address::ZERO });
+    assert_eq!(world.try_redeem(signer, &any(&covered)), Err(Code::WrongCaller));
+    assert_eq!(world.try_redeem(payee.address, &any(&covered)), Ok(ETHER));
+}
+
+#[test]
+fn a_payer_cannot_use_up_the_nonce_of_a_win_with_a_ticket_of_its_own() {
+    for bound in [false, true] {
+        let mut world = World::new();
+        let (payer, payee, friend) = (actor(0), actor(1), actor(2));
+        if bound {
+            world.ok(payer.address, 0, &setOnlyPayeeCall { payee: payee.address });
+        }
+        world.fund(&payer, 10 * ETHER, 4 * ETHER);
+        world.fund(&payee, 0, 0);
+        let win = world.ticket(&payer, payee.address, 5, ETHER);
+        // A second session of that nonce over one wei. Its `rand` is the payer's own, so that it wins as it likes.
+        let (secret, rand) = (B256::repeat_byte(8), B256::repeat_byte(9));
+        let rival = Terms { nonce: 5, secret, rand, ..Terms::default() };
+        let rival = rival.sign(&world.domain(), &payer, payee.address);
+        let mut lost = world.clone();
+        assert_eq!(lost.try_redeem(payee.address, &full(&rival)), Ok(1), "nothing else is wrong with it");
+        assert_eq!(lost.try_redeem(payee.address, &full(&win)), Err(Code::Used));
+
+        let friends = world.ticket(&payer, friend.address, 5, 1);
+        let claims = [&rival, &win, &rival, &friends].map(full).to_vec();
+        for thief in [payer.address, payer.signer.address(), friend.address, friend.signer.address()] {
+            for claim in [full(&rival), any(&rival)] {
+                assert_eq!(world.try_redeem(thief, &claim), Err(Code::WrongCaller));
+            }
+            let outcome = world.ok(thief, 0, &redeemManyCall { claims: claims.clone() });
+            let result = redeemManyCall::abi_decode_returns(&outcome.output).unwrap();
+            let friends = match (thief == friend.address, bound) {
+                (false, _) => Code::WrongCaller,
+                (true, false) => Code::Paid,
+                (true, true) => Code::WrongPayee,
+            };
+            let refused = Code::WrongCaller as u8;
+            assert_eq!(result.codes, [refused, refused, refused, friends as u8]);
+        }
+        assert!(!world.read(&isUsedCall { payer: payer.address, payee: payee.address, nonce: 5 }));
+        for own in [payee.address, payee.signer.address()] {
+            let mut alone = world.clone();
+            assert_eq!(alone.try_redeem(own, &full(&win)), Ok(ETHER));
+            let outcome =
+                world.clone().ok(own, 0, &redeemManyCall { claims: vec![full(&win), full(&rival)] });
+            let result = redeemManyCall::abi_decode_returns(&outcome.output).unwrap();
+            assert_eq!(result.codes, [Code::Paid, Code::Used].map(|code| code as u8));
+            assert_eq!(result.total, U256::from(ETHER));
+        }
+    }
 }
 
 #[test]
@@ -163,7 +215,7 @@ fn nothing_that_is_signed_can_be_changed() {
         (OnionPay::Claim { face: wei(0), ..claim.clone() }, Code::BadTerms),
     ];
     for (changed, code) in changed {
-        assert_eq!(world.try_redeem(payee.address, &changed), Err(code), "{changed:?}");
+        assert_eq!(world.try_redeem(changed.payee, &changed), Err(code), "{changed:?}");
     }
     assert_eq!(world.try_redeem(payee.address, &claim), Ok(ETHER));
 }

@@ -18,8 +18,6 @@ const FACE: u128 = 123_456_789_000_000;
 const STEADY: u64 = 57_000;
 const COLD: u64 = 75_000;
 const MARGINAL: u64 = 30_000;
-/// What one more word of storage costs: the only payee of a bound pot.
-const BOUND: u64 = 2_200;
 
 /// A ticket with the numbers of real ones: random words, draw 32 of 64, odds of 1 in 13,653.
 fn real(world: &World, payer: u8, payee: Address, nonce: u32) -> Claim {
@@ -84,9 +82,8 @@ fn tickets_cost_what_the_draw_value_is_sized_for() {
         );
         assert!(steady <= STEADY, "{steady} > {STEADY}");
         assert!(cold <= COLD, "{cold} > {COLD}");
-        let marginal = MARGINAL + if bound { BOUND } else { 0 };
-        assert!(payers <= marginal, "{payers} > {marginal}");
-        assert!(same <= marginal, "{same} > {marginal}");
+        assert!(payers <= MARGINAL, "{payers} > {MARGINAL}");
+        assert!(same <= MARGINAL, "{same} > {MARGINAL}");
     }
 }
 

@@ -79,6 +79,8 @@ struct Run {
     paid: BTreeSet<(Address, Address, u32)>,
     /// Tickets of the past, for who tries them again.
     old: Vec<OnionPay::Claim>,
+    /// Tickets that their payees could have redeemed for something, the last few.
+    good: Vec<OnionPay::Claim>,
     root: B256,
     seq: u64,
     relays: BTreeSet<Address>,
@@ -99,6 +101,7 @@ impl Run {
             burned: 0,
             paid: BTreeSet::new(),
             old: Vec::new(),
+            good: Vec::new(),
             root: B256::ZERO,
             seq: 0,
             relays: BTreeSet::new(),
@@ -211,7 +214,14 @@ impl Run {
             let n = self.below(self.old.len() as u64);
             return self.old[n as usize].clone();
         }
-        let (payer, payee) = (self.anyone(), self.anyone());
+        let (mut payer, mut payee, mut nonce) = (self.anyone(), self.anyone(), self.below(2_000) as u32);
+        if !self.good.is_empty() && self.one_in(5) {
+            // A rival: another ticket of the nonce of a good one.
+            let n = self.below(self.good.len() as u64) as usize;
+            let one = |address| self.people.iter().find(|who| who.address == address).unwrap().clone();
+            let good = &self.good[n];
+            (payer, payee, nonce) = (one(good.payer), one(good.payee), good.nonce);
+        }
         let pot = self.pots[&payer.address];
         let face = match self.below(5) {
             0..=2 => self.amount(pot.balance),
@@ -219,7 +229,7 @@ impl Run {
             _ => self.amount(pot.balance + pot.reserve),
         };
         let terms = Terms {
-            nonce: self.below(2_000) as u32,
+            nonce,
             face,
             win_prob: if self.one_in(8) { u64::MAX / 4 } else { u64::MAX },
             expiry: self.world.evm.time() - u64::from(self.one_in(20)) * DAY + self.below(2 * DAY),
@@ -249,11 +259,13 @@ impl Run {
         claim
     }
 
-    /// Who shows a ticket: mostly its payee.
+    /// Who shows a ticket: often its payee.
     fn caller(&mut self, claim: &OnionPay::Claim) -> Address {
-        match self.below(4) {
+        match self.below(8) {
             0 => self.anyone().address,
             1 => self.anyone().signer.address(),
+            2 => claim.payer,
+            3 => self.pots[&claim.payer].signer,
             _ => claim.payee,
         }
     }
@@ -261,25 +273,33 @@ impl Run {
     fn single(&mut self) {
         let claim = self.claim();
         let from = self.caller(&claim);
-        let expected = self.expect(from, &claim, &self.pots, &self.paid);
+        let expected = self.expect(from, &claim);
         let outcome = self.world.send(from, 0, &redeemCall { claim: claim.clone() });
         match expected {
             Ok(payout) => {
                 assert!(outcome.success, "{claim:?}");
                 assert_eq!(redeemCall::abi_decode_returns(&outcome.output).unwrap(), Self::wei(payout));
                 *self.done.entry("redeem").or_default() += 1;
-                if payout < Wei::from(claim.face).0
-                    || claim.mayDefault && self.pots[&claim.payer].balance < payout
-                {
+                if self.pots[&claim.payer].balance < Wei::from(claim.face).0 {
                     *self.done.entry("default").or_default() += 1;
                 }
             }
             Err(code) => {
                 let error = OnionPay::Refused { code };
                 assert_eq!(outcome.output, alloy_sol_types::SolError::abi_encode(&error), "{claim:?}");
+                let same = |good: &OnionPay::Claim| key(good) == key(&claim) && good.link != claim.link;
+                let rival = code == Code::WrongCaller && self.good.iter().any(same);
+                *self.done.entry("rival refused").or_default() += u32::from(rival);
             }
         }
-        self.settle(from, &outcome, std::slice::from_ref(&claim));
+        let own = OnionPay::Claim { minPayout: Self::wei(0), mayDefault: true, ..claim.clone() };
+        if self.expect(own.payee, &own).is_ok() {
+            self.good.push(own);
+            if self.good.len() > 12 {
+                self.good.remove(0);
+            }
+        }
+        self.settle(from, &outcome, if outcome.success { std::slice::from_ref(&claim) } else { &[] });
     }
 
     // Invariant 10: a batch is what its items are, one after the other.
@@ -299,27 +319,26 @@ impl Run {
         let outcome = self.world.send(from, 0, &redeemManyCall { claims: claims.clone() });
         assert!(outcome.success);
         let result = redeemManyCall::abi_decode_returns(&outcome.output).unwrap();
-        assert_eq!((result.total, result.codes), (U256::from(total), codes));
+        assert_eq!((result.total, &result.codes), (U256::from(total), &codes));
         for who in &self.people {
             assert_eq!(pot(&self.world, who.address), pot(&alone, who.address));
         }
+        let mut paid = codes.iter().map(|code| *code == Code::Paid as u8);
+        claims.retain(|_| paid.next().unwrap());
         self.settle(from, &outcome, &claims);
         *self.done.entry("batch").or_default() += u32::from(total > 0);
     }
 
     /// What a ticket should do, by the rules, with Rust's own view of signatures, chains and draws.
-    fn expect(
-        &self,
-        from: Address,
-        claim: &OnionPay::Claim,
-        pots: &Pots,
-        paid: &BTreeSet<(Address, Address, u32)>,
-    ) -> Result<u128, Code> {
+    fn expect(&self, from: Address, claim: &OnionPay::Claim) -> Result<u128, Code> {
         let now = self.world.evm.time();
         let (face, expiry) = (Wei::from(claim.face).0, claim.expiry.to::<u64>());
-        let (payer, payee) = (pots[&claim.payer], pots[&claim.payee]);
+        let (payer, payee) = (self.pots[&claim.payer], self.pots[&claim.payee]);
         if claim.payer == claim.payee || face == 0 || !(1..=64).contains(&claim.draw) {
             return Err(Code::BadTerms);
+        }
+        if from != claim.payee && from != payee.signer {
+            return Err(Code::WrongCaller);
         }
         if expiry < now {
             return Err(Code::Expired);
@@ -327,7 +346,7 @@ impl Run {
         if expiry > now + 3 * DAY {
             return Err(Code::TooFar);
         }
-        if paid.contains(&(claim.payer, claim.payee, claim.nonce)) {
+        if self.paid.contains(&key(claim)) {
             return Err(Code::Used);
         }
         if payments::draw::walk(&claim.link, claim.draw) != claim.anchor {
@@ -343,7 +362,7 @@ impl Run {
         if payer.bound && payer.only_payee != claim.payee {
             return Err(Code::WrongPayee);
         }
-        if payer.balance < face && !(claim.mayDefault && (from == claim.payee || from == payee.signer)) {
+        if payer.balance < face && !claim.mayDefault {
             return Err(Code::Short);
         }
         let payout = face.min(payer.balance + payer.reserve / 2);
@@ -353,7 +372,7 @@ impl Run {
         Ok(payout)
     }
 
-    /// Checks what a call did against the invariants, and takes it over.
+    /// Checks what a call did, and paid of tickets, against the invariants, and takes it over.
     fn settle(&mut self, from: Address, outcome: &Outcome, claims: &[OnionPay::Claim]) {
         let burned = self.world.evm.storage(self.world.contract, BURNED).to::<u128>();
         let now: Pots = self.people.iter().map(|who| (who.address, pot(&self.world, who.address))).collect();
@@ -378,6 +397,41 @@ impl Run {
             assert_eq!(new.bound, new.only_payee != Address::ZERO);
         }
         self.pots = now;
+        self.check_good();
+    }
+
+    /// 2: what a payee could have redeemed it still can, unless it did, it is too late, or the pot does not give it: that is empty, or
+    /// its owner has changed its keys, which it only may without a reserve.
+    fn check_good(&mut self) {
+        if self.good.is_empty() {
+            return;
+        }
+        let n = self.below(self.good.len() as u64) as usize;
+        let (claim, time) = (self.good[n].clone(), self.world.evm.time());
+        let payer = self.pots[&claim.payer];
+        let tx = self.world.transaction(claim.payee, 0, &redeemCall { claim: claim.clone() });
+        let outcome = self.world.evm.view(&tx).unwrap();
+        let lost = if outcome.success {
+            None
+        } else {
+            let error = <OnionPay::Refused as alloy_sol_types::SolError>::abi_decode(&outcome.output);
+            Some(error.unwrap().code)
+        };
+        let right = match lost {
+            None => true,
+            Some(Code::Used) => self.paid.contains(&key(&claim)),
+            Some(Code::Expired) => claim.expiry.to::<u64>() < time,
+            Some(Code::BelowMinimum) => payer.balance + payer.reserve / 2 == 0,
+            Some(Code::BadSignature) => in_rust(&claim).signer(&self.world.domain()) != Some(payer.signer),
+            Some(Code::WrongPayee) => payer.bound && payer.only_payee != claim.payee,
+            Some(_) => false,
+        };
+        assert!(right, "{lost:?}: {claim:?}");
+        match lost {
+            None => *self.done.entry("still good").or_default() += 1,
+            Some(Code::Used | Code::Expired) => drop(self.good.swap_remove(n)),
+            Some(_) => {}
+        }
     }
 
     /// Goes through the events: each must be allowed, and all of them together must explain the new state.
@@ -387,26 +441,25 @@ impl Run {
         for log in &outcome.logs {
             if let Ok(event) = Redeemed::decode_log(log) {
                 let key = (event.payer, event.payee, event.nonce);
-                // 2: once.
+                // 2: once, and by nobody but the payee and its signer.
                 assert!(self.paid.insert(key), "paid twice: {key:?}");
+                assert!(from == event.payee || from == self.pots[&event.payee].signer, "{key:?} by {from}");
                 let payout = Wei::from(event.payout).0;
                 // 3 and 11: signed by the payer's signer, in the one form.
                 let signer = self.pots[&event.payer].signer;
                 let signed = |claim: &&OnionPay::Claim| {
-                    (claim.payer, claim.payee, claim.nonce) == key
-                        && in_rust(claim).signer(&self.world.domain()) == Some(signer)
+                    self::key(claim) == key && in_rust(claim).signer(&self.world.domain()) == Some(signer)
                 };
                 let claim = claims.iter().find(signed).unwrap();
                 // 5, 6, 7: never below the minimum; the face, but for a payee who asked for less.
                 let (old, face) = (told[&event.payer], Wei::from(claim.face).0);
                 assert!(payout >= Wei::from(claim.minPayout).0 && payout <= face && payout > 0);
-                let own = from == event.payee || from == self.pots[&event.payee].signer;
-                assert!(payout == face || own && claim.mayDefault);
+                assert!(payout == face || claim.mayDefault);
                 assert!(payout == face || face > old.reserve / 2);
                 assert_eq!(event.defaulted, face > old.balance);
                 let payer = told.get_mut(&event.payer).unwrap();
                 if event.defaulted {
-                    assert!(own && claim.mayDefault);
+                    assert!(claim.mayDefault);
                     // 4: what leaves the reserve by a default burns by half.
                     *defaulted.entry(event.payer).or_insert(0) += payout - old.balance;
                     payer.reserve = old.reserve - 2 * (payout - old.balance);
@@ -491,6 +544,11 @@ impl Run {
     }
 }
 
+/// Which nonce of which pair a ticket uses up.
+const fn key(claim: &OnionPay::Claim) -> (Address, Address, u32) {
+    (claim.payer, claim.payee, claim.nonce)
+}
+
 /// The ticket as Rust knows it.
 fn in_rust(claim: &OnionPay::Claim) -> Claim {
     let session = payments::session::Session {
@@ -537,6 +595,8 @@ fn run(seed: u64) {
         "redeem",
         "default",
         "batch",
+        "rival refused",
+        "still good",
     ];
     for name in names {
         assert!(run.done.get(name).is_some_and(|times| *times >= 20), "{name}: {:?}", run.done);
