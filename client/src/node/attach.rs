@@ -120,7 +120,7 @@ impl ClientNode {
                 Ok(()) => {}
                 // Others may want ports that are served.
                 Err(no_path) if port.is_some() && no_path.port().is_some() => {
-                    self.refuse_waiting(&no_path, port)
+                    self.refuse_waiting(&no_path, port);
                 }
                 Err(no_path) => return self.refuse_waiting(&no_path, None),
             }
