@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use directory::chain::{Wei, parse_address, parse_amount};
+use payments::Address;
 
 use crate::config::{DEFAULT_HOPS, MAX_HOPS};
 use crate::output::Format;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failure, 2 wrong usage, 3 the daemon is not running, 4 timed out, 5 no path of the wanted form.
+Exit codes: 0 done, 1 failure, 2 wrong usage, 3 the daemon is not running, 4 timed out, 5 no path of the wanted form,
+6 not enough funds.
 Logs go to standard error; CHIVE_LOG chooses them, for example CHIVE_LOG=debug.";
 
 /// Chive: a multi-hop onion overlay router.
@@ -38,6 +41,13 @@ pub(crate) enum Command {
     /// Run a relay.
     #[command(subcommand)]
     Relay(Relay),
+    /// Keep a key and its pot at the payment contract: what a client pays from, and a relay is paid to.
+    #[command(subcommand)]
+    Wallet(Wallet),
+    /// Show what a running relay has earned.
+    Earnings(At),
+    /// Show or set what a running relay asks for a cell.
+    Price(Price),
     /// Make networks.
     #[command(subcommand)]
     Network(Network),
@@ -120,6 +130,130 @@ pub(crate) enum Relay {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Price {
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// What to ask for carrying a cell on, in wei.
+    #[arg(value_name = "ASK")]
+    pub(crate) ask: Option<u64>,
+    /// What to ask for a cell as an exit, in wei; as before if it is left out.
+    #[arg(requires = "ask", value_name = "EXIT_ASK")]
+    pub(crate) exit_ask: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Wallet {
+    /// Make a wallet with a new key.
+    Create(NewWallet),
+    /// Make a wallet with a key that there is already: 64 hexadecimal digits, from a file or standard input.
+    Import {
+        #[command(flatten)]
+        new: NewWallet,
+        /// The file that has the key; by default standard input.
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
+    },
+    /// Show the wallet's address, and what it has on the chain.
+    Show(WalletAt),
+    /// Put ether into the balance, which pays relays and can be withdrawn at once.
+    Deposit {
+        /// How much, such as "0.05 ether".
+        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        amount: Wei,
+        #[command(flatten)]
+        spend: Spend,
+    },
+    /// Put ether into the reserve, which is the collateral of what is paid and a relay's bond; it comes back after 7 days.
+    Reserve {
+        /// How much, such as "0.05 ether".
+        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        amount: Wei,
+        /// Take it from the balance instead of the wallet's ether.
+        #[arg(long)]
+        from_balance: bool,
+        #[command(flatten)]
+        spend: Spend,
+    },
+    /// Begin the 7 days after which the reserve can be withdrawn; ends a relay's registration.
+    Unlock {
+        /// Lock the reserve again instead.
+        #[arg(long)]
+        cancel: bool,
+        #[command(flatten)]
+        spend: Spend,
+    },
+    /// Take ether out of the balance, or the whole reserve after its 7 days.
+    Withdraw {
+        /// How much of the balance; by default all.
+        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        amount: Option<Wei>,
+        /// Take out the reserve instead.
+        #[arg(long, conflicts_with = "amount")]
+        reserve: bool,
+        /// Who gets it; by default the wallet's own address.
+        #[arg(long, value_parser = account, value_name = "0xADDRESS")]
+        to: Option<Address>,
+        #[command(flatten)]
+        spend: Spend,
+    },
+    /// Register a relay, whose bond the reserve is.
+    Register {
+        /// The relay's id, as `chive status` shows it.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        spend: Spend,
+    },
+}
+
+/// A wallet that is made.
+#[derive(Debug, Args)]
+pub(crate) struct NewWallet {
+    /// The file to write, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wallet: PathBuf,
+    /// The file that has the password; by default `CHIVE_WALLET_PASSWORD` has it, or it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Make guessing the password cheap: for tests only.
+    #[arg(long)]
+    pub(crate) light: bool,
+}
+
+/// Which wallet, and on which chain.
+#[derive(Debug, Args)]
+pub(crate) struct WalletAt {
+    /// The configuration file of a daemon, which names all of the below.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["network", "signer"])]
+    pub(crate) config: Option<PathBuf>,
+    /// The network file, which names chain and contract.
+    #[arg(long, value_name = "FILE", requires = "signer")]
+    pub(crate) network: Option<PathBuf>,
+    /// The id that must have signed the network file.
+    #[arg(long, value_name = "ID", requires = "network")]
+    pub(crate) signer: Option<String>,
+    /// The wallet's file.
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    pub(crate) wallet: Option<PathBuf>,
+    /// The file that has the password; by default `CHIVE_WALLET_PASSWORD` has it, or it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Where to ask the chain, instead of what the network file says; may be given several times.
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    pub(crate) rpc: Vec<String>,
+}
+
+/// What a transaction needs.
+#[derive(Debug, Args)]
+pub(crate) struct Spend {
+    #[command(flatten)]
+    pub(crate) at: WalletAt,
+    /// Do not ask before the transaction is sent.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -205,6 +339,19 @@ pub(crate) enum Role {
     Relay,
     /// A client.
     Client,
+}
+
+fn amount(text: &str) -> Result<Wei, String> {
+    let wei = parse_amount(text).filter(|wei| *wei != Wei::ZERO);
+    wei.ok_or_else(|| {
+        "an exact amount is wanted, such as \"0.05 ether\", \"5 gwei\" or \"1000 wei\"".to_owned()
+    })
+}
+
+fn account(text: &str) -> Result<Address, String> {
+    parse_address(text).filter(|address| !address.is_zero()).ok_or_else(|| {
+        "0x and 40 hexadecimal digits are wanted, all lower case or with a right checksum".to_owned()
+    })
 }
 
 fn hops(text: &str) -> Result<usize, String> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use circuit::keys::RelayId;
+use directory::chain::{Wei, parse_amount};
 use router::policy::ExitPolicy;
 
 mod section;
@@ -19,6 +20,10 @@ pub(crate) const DEFAULT_HOPS: usize = 3;
 const DEFAULT_SOCKS: &str = "127.0.0.1:9050";
 const DEFAULT_PREBUILT: usize = 2;
 const MAX_PREBUILT: usize = 32;
+/// The most wei per gas, unless something else is said.
+const GAS_PRICE: u128 = 100_000_000_000;
+/// The most that a draw may be worth, unless something else is said.
+const MAX_DRAW: u128 = 10_000_000_000_000;
 
 /// An example of a relay's file, with every setting.
 pub(crate) const RELAY_EXAMPLE: &str = r#"# A chive relay: `chive relay run --config FILE`. Paths are relative to this file.
@@ -30,7 +35,7 @@ signer = "0000000000000000000000000000000000000000000000000000000000000000"
 # The UDP address for links, as the relay's descriptor in the network file names it.
 listen = "0.0.0.0:7000"
 
-# The folder of the log that refuses replayed setups. Do not delete it while the relay's keys are in use.
+# The folder of the log that refuses replayed setups, and of what is noted about payments. Do not delete it while the relay's keys are in use.
 state = "state"
 
 # The socket on which `chive status --config FILE` asks this relay. By default $XDG_RUNTIME_DIR/chive/relay.sock.
@@ -41,6 +46,20 @@ control = "run/control.sock"
 identity = "identity.key"
 link = "link.key"
 onion = "onion.keys"
+
+# The wallet that is paid and pays, on a paid network; left out on a free one. `chive wallet create` makes it.
+[wallet]
+file = "wallet.json"
+# A file that only its owner may read; without it CHIVE_WALLET_PASSWORD has the password, or the terminal is asked.
+password_file = "wallet.password"
+# The most that one gas may cost when wins are redeemed.
+gas_price = "100 gwei"
+# What redeeming a win is reckoned to cost; by default 75,000 gas at the price of the start. A win pays about 20 times as much.
+redemption_cost = "20000 gwei"
+# The most that is paid ahead in one draw, for about 400 KiB.
+max_draw = "10000 gwei"
+# Where to ask the chain, instead of what the network file says.
+rpc = []
 
 # Leave this section out if the relay is no exit.
 [exit]
@@ -74,6 +93,23 @@ udp = "0.0.0.0:0"
 
 # The socket on which `chive status --config FILE` asks this client. By default $XDG_RUNTIME_DIR/chive/client.sock.
 control = "run/control.sock"
+
+# The folder of what the client notes about payments. Do not delete it while its wallet is in use.
+state = "state"
+
+# The wallet that pays, on a paid network; left out on a free one. `chive wallet create` makes it.
+[wallet]
+file = "wallet.json"
+# A file that only its owner may read; without it CHIVE_WALLET_PASSWORD has the password, or the terminal is asked.
+password_file = "wallet.password"
+# The most that one gas may cost.
+gas_price = "100 gwei"
+# What redeeming a win is reckoned to cost; by default 75,000 gas at the price of the start. Wins of more than 40 times as much are refused.
+redemption_cost = "20000 gwei"
+# The most that is paid ahead in one draw, for about 400 KiB.
+max_draw = "10000 gwei"
+# Where to ask the chain, instead of what the network file says.
+rpc = []
 "#;
 
 const NETWORK: &str = "\"network.toml\"";
@@ -96,7 +132,7 @@ pub(crate) struct RelayConfig {
     pub(crate) network: Network,
     /// The UDP address for links.
     pub(crate) listen: SocketAddr,
-    /// The folder of the replay log.
+    /// The folder of the replay log, and of the money store.
     pub(crate) state: PathBuf,
     /// The control socket, if the file names one.
     pub(crate) control: Option<PathBuf>,
@@ -106,6 +142,8 @@ pub(crate) struct RelayConfig {
     pub(crate) exit: Option<ExitPolicy>,
     /// Whether it serves clients that use no relay before it.
     pub(crate) allow_single_hop: bool,
+    /// The wallet, if the file names one.
+    pub(crate) wallet: Option<Wallet>,
 }
 
 /// Where a relay's secrets are.
@@ -134,6 +172,50 @@ pub(crate) struct ClientConfig {
     pub(crate) udp: Option<SocketAddr>,
     /// The control socket, if the file names one.
     pub(crate) control: Option<PathBuf>,
+    /// The folder of the money store.
+    pub(crate) state: PathBuf,
+    /// The wallet, if the file names one.
+    pub(crate) wallet: Option<Wallet>,
+}
+
+/// What a file says of the wallet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wallet {
+    /// The keystore.
+    pub(crate) file: PathBuf,
+    /// The file that has its password, if there is one.
+    pub(crate) password_file: Option<PathBuf>,
+    /// The most wei per gas.
+    pub(crate) gas_price: Wei,
+    /// What a redemption is reckoned to cost, if the file says it.
+    pub(crate) redemption_cost: Option<Wei>,
+    /// The most that a draw may be worth.
+    pub(crate) max_draw: Wei,
+    /// Where the chain is asked; where the network file says if empty.
+    pub(crate) rpc: Vec<String>,
+}
+
+impl Wallet {
+    fn read(root: &mut Section<'_>) -> anyhow::Result<Option<Self>> {
+        let keys = &["file", "password_file", "gas_price", "redemption_cost", "max_draw", "rpc"];
+        let Some(section) = root.section("wallet", keys)? else { return Ok(None) };
+        let amount = |key, example| section.get(key, example, |value| parse_amount(value.as_str()?));
+        let file = section.path("file", "\"wallet.json\"")?;
+        let redemption_cost = amount("redemption_cost", "\"20000 gwei\"")?;
+        Ok(Some(Self {
+            file: section.require("file", "\"wallet.json\"", file)?,
+            password_file: section.path("password_file", "\"wallet.password\"")?,
+            gas_price: amount("gas_price", "\"100 gwei\"")?.unwrap_or(Wei(GAS_PRICE)),
+            redemption_cost: redemption_cost.filter(|cost| *cost > Wei::ZERO),
+            max_draw: amount("max_draw", "\"10000 gwei\"")?.unwrap_or(Wei(MAX_DRAW)),
+            rpc: section.list("rpc", "[\"https://rpc.example\"]", urls)?.unwrap_or_default(),
+        }))
+    }
+}
+
+fn urls(list: &[String]) -> Result<Vec<String>, &'static str> {
+    let web = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+    list.iter().all(web).then(|| list.to_vec()).ok_or("a URL starts with http:// or https://")
 }
 
 impl Network {
@@ -148,7 +230,7 @@ impl Network {
 }
 
 /// Settings that only one role has.
-const OF_RELAYS: [&str; 4] = ["listen", "state", "keys", "exit"];
+const OF_RELAYS: [&str; 3] = ["listen", "keys", "exit"];
 const OF_CLIENTS: [&str; 4] = ["socks", "hops", "prebuilt", "udp"];
 
 /// Whether a file has settings of the first list, and none of the second.
@@ -165,7 +247,8 @@ impl RelayConfig {
             let name = path.display();
             bail!("{name} is the file of a client, not of a relay; start it with: chive up --config {name}");
         }
-        let mut root = source.root(&["network", "signer", "listen", "state", "control", "keys", "exit"])?;
+        let mut root =
+            source.root(&["network", "signer", "listen", "state", "control", "keys", "exit", "wallet"])?;
         let keys = root.section("keys", &["identity", "link", "onion"])?;
         let exit = root.section("exit", &["rules", "allow", "allow_single_hop"])?;
         let listen = root.parsed("listen", "\"0.0.0.0:7000\"")?;
@@ -176,6 +259,7 @@ impl RelayConfig {
             state: root.require("state", "\"state\"", state)?,
             control: root.path("control", CONTROL)?,
             keys: KeyFiles::read(&source, keys.as_ref())?,
+            wallet: Wallet::read(&mut root)?,
             allow_single_hop: exit.as_ref().map_or(Ok(false), |exit| exit.flag("allow_single_hop"))?,
             exit: exit.as_ref().map(exit_policy).transpose()?,
         })
@@ -207,7 +291,8 @@ impl ClientConfig {
                 "{name} is the file of a relay, not of a client; start it with: chive relay run --config {name}"
             );
         }
-        let root = source.root(&["network", "signer", "socks", "hops", "prebuilt", "udp", "control"])?;
+        let mut root = source
+            .root(&["network", "signer", "socks", "hops", "prebuilt", "udp", "control", "state", "wallet"])?;
         let socks = root.parsed("socks", "\"127.0.0.1:9050\"")?;
         Ok(Self {
             network: Network::read(&root)?,
@@ -220,7 +305,18 @@ impl ClientConfig {
             prebuilt: root.number("prebuilt", "2", 1..MAX_PREBUILT + 1)?.unwrap_or(DEFAULT_PREBUILT),
             udp: root.parsed("udp", "\"0.0.0.0:0\"")?,
             control: root.path("control", CONTROL)?,
+            state: root.path("state", "\"state\"")?.unwrap_or_else(|| source.resolve("state")),
+            wallet: Wallet::read(&mut root)?,
         })
+    }
+}
+
+/// The network and the wallet that a file names, be it a relay's or a client's.
+pub(crate) fn wallet_of(path: &Path) -> anyhow::Result<(Network, Option<Wallet>)> {
+    if Source::read(path)?.has("listen") {
+        RelayConfig::read(path).map(|config| (config.network, config.wallet))
+    } else {
+        ClientConfig::read(path).map(|config| (config.network, config.wallet))
     }
 }
 
@@ -236,7 +332,7 @@ pub(crate) fn control_of(path: &Path) -> anyhow::Result<(Option<PathBuf>, bool)>
 }
 
 /// The relay id that 64 hexadecimal digits are.
-fn relay_id(text: &str) -> Option<RelayId> {
+pub(crate) fn relay_id(text: &str) -> Option<RelayId> {
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
     bytes.try_into().ok().map(RelayId)
 }
@@ -272,6 +368,9 @@ mod tests {
         let client = ClientConfig::read(&path).unwrap();
         assert_eq!((client.hops, client.prebuilt), (DEFAULT_HOPS, DEFAULT_PREBUILT));
         assert_eq!(client.socks, DEFAULT_SOCKS.parse().unwrap());
+        let wallet = client.wallet.unwrap();
+        assert_eq!(wallet.file, folder.path().join("wallet.json"));
+        assert_eq!((wallet.gas_price, wallet.max_draw), (Wei(GAS_PRICE), Wei(MAX_DRAW)));
         assert_eq!(control_of(&path).unwrap(), (Some(folder.path().join("run/control.sock")), false));
     }
 

@@ -1,6 +1,7 @@
 //! The control API of a daemon: HTTP and JSON on a Unix socket that only its owner may use.
 //!
-//! `GET /status`, `GET /circuits`, `POST /circuits/build {"count": N, "concurrency": M}` (client), `POST /stop`.
+//! `GET /status`, `GET /circuits`, `POST /circuits/build {"count": N, "concurrency": M}` (client), `PUT /price {"ask": A, "exit_ask": B}`
+//! (relay; B may be left out), `POST /stop`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,8 +14,9 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use payments::amount::Rate;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
@@ -66,6 +68,25 @@ pub(crate) struct Build {
     pub(crate) count: usize,
     /// How many at a time.
     pub(crate) concurrency: usize,
+}
+
+/// What `PUT /price` is to do: wei for a cell.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetPrice {
+    /// For carrying it on.
+    pub(crate) ask: u64,
+    /// For serving it as an exit; as before if it is left out.
+    pub(crate) exit_ask: Option<u64>,
+}
+
+/// What a relay asks for a cell, in wei; the answer to `PUT /price`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Price {
+    /// For carrying it on.
+    pub(crate) ask: u64,
+    /// For serving it as an exit.
+    pub(crate) exit_ask: u64,
 }
 
 /// The answer to `POST /stop`.
@@ -181,6 +202,7 @@ fn routes(daemon: Daemon) -> Router {
         .route("/status", get(status))
         .route("/circuits", get(circuits))
         .route("/circuits/build", post(build))
+        .route("/price", put(price))
         .route("/stop", post(stop))
         .fallback(async || error(StatusCode::NOT_FOUND, Kind::Usage, "there is no such path"))
         .method_not_allowed_fallback(async || {
@@ -214,6 +236,30 @@ async fn build(State(daemon): State<Daemon>, wanted: Result<Json<Build>, JsonRej
         Daemon::Relay(_) => {
             error(StatusCode::BAD_REQUEST, Kind::Usage, "a relay builds no circuits; ask a client")
         }
+    }
+}
+
+async fn price(State(daemon): State<Daemon>, wanted: Result<Json<SetPrice>, JsonRejection>) -> Response {
+    let refused = |why: &str| error(StatusCode::BAD_REQUEST, Kind::Usage, why);
+    let wanted = match wanted {
+        Ok(Json(wanted)) => wanted,
+        Err(rejection) => return refused(&rejection.body_text()),
+    };
+    for ask in [Some(wanted.ask), wanted.exit_ask].into_iter().flatten().map(Rate) {
+        if ask.encode().is_none() {
+            let (ask, near) = (ask.0, ask.round_up().0);
+            return refused(&format!(
+                "{ask} wei has more than 24 significant bits; the nearest price is {near}"
+            ));
+        }
+    }
+    let Daemon::Relay(handle) = daemon else {
+        return refused("a client asks no price; ask a relay, by --control or --config");
+    };
+    match handle.set_asks(wanted.ask, wanted.exit_ask).await {
+        Some(Some(asks)) => answer(Some(Price { ask: asks.forward, exit_ask: asks.exit })),
+        Some(None) => refused("this network is free: there are no prices"),
+        None => answer::<Price>(None),
     }
 }
 

@@ -60,6 +60,16 @@ impl ControlClient {
         self.ask(Method::POST, what, serde_json::to_vec(body)?.into(), patience).await
     }
 
+    /// Sets something.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> anyhow::Result<T> {
+        self.ask(Method::PUT, what, serde_json::to_vec(body)?.into(), patience).await
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -18,6 +18,7 @@ use crate::config::{ClientConfig, KeyFiles, RelayConfig};
 use crate::control::{self, Control, Daemon};
 use crate::descriptors::{self, Need};
 use crate::keystore;
+use crate::money;
 use crate::network;
 use crate::output::Format;
 use crate::outside;
@@ -84,6 +85,8 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
     keystore::private_folder(&config.state)?;
     let socket = control_socket(config.control, "relay")?;
     on_this_thread(async {
+        let payment = view.get(&id).and_then(|descriptor| descriptor.payment);
+        let money = money::of_relay(&view, config.wallet.as_ref(), payment, &config.state).await?;
         let relay = router::driver::Relay::bind(router::driver::Settings {
             keys,
             network: view.network(),
@@ -91,7 +94,7 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
             listen: config.listen,
             exit: config.exit,
             allow_single_hop: config.allow_single_hop,
-            money: None,
+            money,
             state: Some(config.state),
         })?;
         let mut control = Control::bind(&socket)?;
@@ -117,6 +120,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
     network::require_path(&view, hops)?;
     let socket = control_socket(config.control, "client")?;
     on_this_thread(async {
+        let money = money::of_client(&view, config.wallet.as_ref(), &config.state).await?;
         let client = client::driver::Client::bind(client::driver::Settings {
             network: view.network(),
             socks: wanted.socks.unwrap_or(config.socks),
@@ -124,7 +128,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             prebuilt: config.prebuilt,
             udp: config.udp.unwrap_or_else(|| any_address(&view)),
             view,
-            money: None,
+            money,
         })?;
         let mut control = Control::bind(&socket)?;
         let stop = stop_signal()?;

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     TimedOut,
     /// The network has no path of the wanted form; exit code 5.
     NoRoute,
+    /// An account has too little for what is to be done; exit code 6.
+    NoFunds,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Self::NotRunning => 3,
             Self::TimedOut => 4,
             Self::NoRoute => 5,
+            Self::NoFunds => 6,
         }
     }
 

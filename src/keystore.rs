@@ -13,14 +13,17 @@ use anyhow::{Context as _, bail};
 use circuit::keys::{DhSecret, IdentitySecret, Secret};
 use data_encoding::HEXLOWER;
 use directory::descriptor::EPOCH_SECONDS;
+use rand_core::Rng as _;
 use router::driver::Keys;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::config::KeyFiles;
+use crate::outside;
 
 const IDENTITY: &str = "chive identity key 1";
 const LINK: &str = "chive link key 1";
 const ONION: &str = "chive onion keys 1";
+const SEED: &str = "chive money seed 1";
 /// How long after its epoch an onion key is still used, in seconds.
 const GRACE: u64 = 300;
 
@@ -40,6 +43,33 @@ pub(crate) fn write(keys: &Keys, files: &KeyFiles) -> anyhow::Result<()> {
     write_new(&files.identity, &text_of(IDENTITY, [line_of(&keys.identity.expose())]))?;
     write_new(&files.link, &text_of(LINK, [line_of(&keys.link.expose())]))?;
     write_new(&files.onion, &onion_text(&keys.onion))
+}
+
+/// Reads the seed of the money store, or draws and writes one if neither it nor the store is there.
+pub(crate) fn money_seed(path: &Path, store: &Path) -> anyhow::Result<[u8; 32]> {
+    if !path.exists() {
+        if store.exists() {
+            bail!(
+                "{} is missing, without which {} is of no use; restore it from a copy",
+                path.display(),
+                store.display()
+            );
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        outside::random()?.fill_bytes(&mut *seed);
+        let new = path.with_extension("new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot write {}", path.display()));
+            }
+            _ => {}
+        }
+        write_new(&new, &text_of(SEED, [line_of(&Secret::new(*seed))]))?;
+        fs::rename(&new, path)
+            .and_then(|()| sync_folder(path))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    read_one(path, SEED).map(|seed| *seed.expose())
 }
 
 /// Erases from the file the onion keys of the epochs that are over at `unix` (seconds); says how many it erased.
@@ -183,7 +213,6 @@ fn text_of(title: &str, lines: impl IntoIterator<Item = Zeroizing<String>>) -> Z
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outside;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn sample() -> (tempfile::TempDir, KeyFiles, Keys) {
@@ -237,6 +266,19 @@ mod tests {
         fs::write(&files.onion, format!("{text}{}\n", text.lines().last().unwrap())).unwrap();
         let error = read(&files).unwrap_err().to_string();
         assert!(error.ends_with("epoch 10 stands here twice"), "{error}");
+    }
+
+    #[test]
+    fn the_seed_is_drawn_once_and_never_for_a_store_that_had_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (seed, store) = (folder.path().join("money.seed"), folder.path().join("money.redb"));
+        let drawn = money_seed(&seed, &store).unwrap();
+        fs::write(&store, "").unwrap();
+        assert_eq!(money_seed(&seed, &store).unwrap(), drawn);
+        assert_eq!(fs::metadata(&seed).unwrap().mode() & 0o777, 0o600);
+        fs::remove_file(&seed).unwrap();
+        assert!(money_seed(&seed, &store).unwrap_err().to_string().contains("from a copy"));
+        assert!(!seed.exists());
     }
 
     // circuit.setup.9

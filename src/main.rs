@@ -21,11 +21,13 @@ mod demo;
 mod descriptors;
 mod failure;
 mod keystore;
+mod money;
 mod network;
 mod output;
 mod outside;
 mod report;
 mod sample;
+mod wallet;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -54,6 +56,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Status(at) => daemon::on_this_thread(report::status(at, output)),
         Command::Circuits(command) => daemon::on_this_thread(report::circuits(command, output)),
         Command::Stop(at) => daemon::on_this_thread(report::stop(at, output)),
+        Command::Wallet(command) => daemon::on_this_thread(wallet::run(command, output)),
+        Command::Earnings(at) => daemon::on_this_thread(report::earnings(at, output)),
+        Command::Price(wanted) => daemon::on_this_thread(report::price(wanted, output)),
         Command::Config(cli::Config::Example { of }) => example(*of, output),
         Command::Version => version(output),
     }

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use client::status::{BuildReport, Hop};
+use payments::amount::Wei;
 
-use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction};
-use crate::control::{Build, Circuits, Status, Stopping};
+use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction, Price as PriceCommand};
+use crate::control::{Build, Circuits, Price, SetPrice, Status, Stopping};
 use crate::control_client::ControlClient;
 use crate::output::Format;
+use crate::wallet::ether_text;
 
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,6 +46,76 @@ pub(crate) async fn circuits(command: &CircuitsCommand, output: Format) -> anyho
     })
 }
 
+/// What a running relay earns.
+async fn relay_money(daemon: &ControlClient) -> anyhow::Result<router::status::Money> {
+    match daemon.get("/status", PATIENCE).await? {
+        Status::Relay(router::status::Status { money: Some(money), .. }) => Ok(*money),
+        Status::Relay(_) => anyhow::bail!("this relay is on a free network, and earns nothing"),
+        Status::Client(_) => {
+            anyhow::bail!("this is a client, which earns nothing; name the relay with --control or --config")
+        }
+    }
+}
+
+/// `chive earnings`.
+pub(crate) async fn earnings(at: &At, output: Format) -> anyhow::Result<()> {
+    let money = relay_money(&ControlClient::new(at)?).await?;
+    output.print(&money, || {
+        let amounts = [
+            ("balance", &money.balance),
+            ("reserve", &money.reserve),
+            ("earned since the start", &money.earned),
+            ("credited in draws", &money.credited),
+            ("won", &money.won),
+            ("redeemed", &money.redeemed),
+            ("not redeemed yet", &money.unredeemed),
+            ("lost", &money.lost),
+            ("fees of redemptions", &money.fees),
+            ("paid to other relays", &money.paid),
+        ];
+        let mut pairs = vec![
+            ("pot of", money.owner.clone()),
+            ("asks for a cell", asks_text(&money.asks)),
+            ("cells since the start", money.cells.to_string()),
+            ("draws", format!("{}, {} of which won", money.draws, money.wins)),
+        ];
+        pairs.extend(amounts.map(|(name, wei)| (name, wei_text(wei))));
+        pairs.push(("newest block", money.block.to_string()));
+        pairs.push(("trouble", money.trouble.clone().unwrap_or_else(|| "none".to_owned())));
+        lines(&pairs)
+    })
+}
+
+/// `chive price`.
+pub(crate) async fn price(wanted: &PriceCommand, output: Format) -> anyhow::Result<()> {
+    let daemon = ControlClient::new(&wanted.at)?;
+    let number = |text: &String| text.parse().with_context(|| format!("{text} is no price"));
+    let Some(ask) = wanted.ask else {
+        let [ask, exit_ask] = relay_money(&daemon).await?.asks;
+        let price = Price { ask: number(&ask)?, exit_ask: number(&exit_ask)? };
+        return output.print(&price, || asks_text(&[ask, exit_ask]));
+    };
+    let exit_ask = wanted.exit_ask;
+    let price: Price = daemon.put("/price", &SetPrice { ask, exit_ask }, PATIENCE).await?;
+    output.print(&price, || {
+        format!(
+            "new circuits: {}\n\
+             clients go by the relay's descriptor: to ask more than it says, have the network file signed again with a new one;\n\
+             at its next start the relay asks what its descriptor says",
+            asks_text(&[price.ask.to_string(), price.exit_ask.to_string()])
+        )
+    })
+}
+
+fn asks_text([forward, exit]: &[String; 2]) -> String {
+    format!("{forward} wei; as an exit {exit} wei")
+}
+
+/// An amount as the daemons tell it.
+fn wei_text(wei: &str) -> String {
+    wei.parse().map_or_else(|_| wei.to_owned(), |wei| ether_text(Wei(wei)))
+}
+
 /// `chive stop`.
 pub(crate) async fn stop(at: &At, output: Format) -> anyhow::Result<()> {
     let stopping: Stopping = ControlClient::new(at)?.post("/stop", &(), PATIENCE).await?;
@@ -74,7 +147,8 @@ pub(crate) const fn float(number: u64) -> f64 {
     number as f64
 }
 
-fn time_text(seconds: u64) -> String {
+/// A time in the two units that matter.
+pub(crate) fn time_text(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min", seconds / 60),
@@ -93,7 +167,7 @@ fn counts_text(counts: &BTreeMap<String, u64>) -> String {
 }
 
 /// Lines of names and values, the values below each other.
-fn lines(pairs: &[(&str, String)]) -> String {
+pub(crate) fn lines(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines: Vec<_> = pairs.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect();
     lines.join("\n")
@@ -101,7 +175,7 @@ fn lines(pairs: &[(&str, String)]) -> String {
 
 fn client_text(s: &client::status::Status) -> String {
     let circuits = &s.circuits;
-    lines(&[
+    let mut pairs = vec![
         ("client", s.state.clone()),
         ("up for", time_text(s.uptime_s)),
         ("SOCKS5", s.socks.to_string()),
@@ -114,7 +188,15 @@ fn client_text(s: &client::status::Status) -> String {
         ("traffic", format!("{} up, {} down", bytes_text(s.bytes_up), bytes_text(s.bytes_down))),
         ("round trip to entry", ms_text(s.link_rtt_ms)),
         ("last error", s.last_error.clone().unwrap_or_else(|| "none".to_owned())),
-    ])
+    ];
+    if let Some(money) = &s.money {
+        pairs.push(("balance", wei_text(&money.balance)));
+        pairs.push(("reserve", wei_text(&money.reserve)));
+        pairs.push(("paid in draws", format!("{} in {} draws", wei_text(&money.paid), money.draws)));
+        pairs.push(("price of a GiB", wei_text(&money.per_gib)));
+        pairs.push(("trouble with money", money.trouble.clone().unwrap_or_else(|| "none".to_owned())));
+    }
+    lines(&pairs)
 }
 
 fn relay_text(s: &router::status::Status) -> String {
@@ -146,6 +228,11 @@ fn relay_text(s: &router::status::Status) -> String {
             flows.open, flows.total, flows.refused, flows.failed
         );
         pairs.push(("exit connections", text));
+    }
+    if let Some(money) = &s.money {
+        pairs.push(("asks for a cell", asks_text(&money.asks)));
+        pairs.push(("earned", format!("{} for {} cells", wei_text(&money.earned), money.cells)));
+        pairs.push(("trouble with money", money.trouble.clone().unwrap_or_else(|| "none".to_owned())));
     }
     lines(&pairs)
 }

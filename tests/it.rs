@@ -17,4 +17,5 @@ mod it {
     mod repo;
     mod socks;
     mod target;
+    mod wallet;
 }

@@ -23,8 +23,8 @@ fn error(code: i32, arguments: &[&str]) -> String {
     assert_eq!(output.status.code(), Some(code), "{arguments:?}");
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["schema_version"], 1);
-    let kind =
-        ["failure", "usage", "not_running", "timed_out", "no_route"][usize::try_from(code).unwrap() - 1];
+    let kind = ["failure", "usage", "not_running", "timed_out", "no_route", "no_funds"]
+        [usize::try_from(code).unwrap() - 1];
     assert_eq!(document["error"]["kind"], kind);
     if kind != "usage" {
         assert_eq!(document["error"]["message"], said.as_str());

@@ -1,0 +1,198 @@
+//! The money of a daemon: its wallet opened, its chain found, and what both need on disk.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use circuit::relay::Asks;
+use directory::chain::Chain as NetworkChain;
+use directory::payment::Payment;
+use directory::view::View;
+use payments::Address;
+use payments::amount::Wei;
+use payments::chain::rpc::{Config, Rpc};
+use payments::chain::{Account, At, Chain, Error};
+use payments::offer::Face;
+use payments::session::{Domain, Signer};
+use payments::treasury::Nature;
+use rand_core::Rng as _;
+
+use crate::config::Wallet;
+use crate::keystore;
+use crate::outside;
+use crate::wallet::{keystore as purse, password};
+
+/// The gas of a redemption, as faces and limits are reckoned.
+pub(crate) const REDEMPTION_GAS: u64 = 75_000;
+/// How often the chain is looked at.
+const EVERY: Duration = Duration::from_secs(2);
+/// How often a chain that cannot be reached at the start is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Connects to the chain of a network; `rpc` instead of what its file says, if that is not empty.
+pub(crate) async fn connect(chain: &NetworkChain, rpc: &[String]) -> Result<Rpc, Error> {
+    let urls = if rpc.is_empty() { chain.rpc.clone() } else { rpc.to_vec() };
+    Rpc::connect(Config::new(urls, Domain { chain_id: chain.id, contract: chain.contract })).await
+}
+
+/// Refuses a chain that cannot be asked anywhere.
+pub(crate) fn require_rpc(chain: &NetworkChain, rpc: &[String]) -> anyhow::Result<()> {
+    ensure!(
+        !(rpc.is_empty() && chain.rpc.is_empty()),
+        "the network file names no RPC of chain {}: name one with --rpc, or with the setting `rpc` in [wallet]",
+        chain.id
+    );
+    Ok(())
+}
+
+fn random() -> u64 {
+    outside::random().map_or(0, |mut rng| rng.next_u64())
+}
+
+/// What client and relay have alike.
+struct Opened {
+    chain: Arc<dyn Chain>,
+    owner: Address,
+    signer: Signer,
+    redemption_cost: Wei,
+}
+
+/// A relay's money; nothing on a free network.
+pub(crate) async fn of_relay(
+    view: &View,
+    wallet: Option<&Wallet>,
+    payment: Option<Payment>,
+    state: &Path,
+) -> anyhow::Result<Option<router::money::Money>> {
+    let Some((chain, wallet)) = require(view, wallet, "a relay earns")? else { return Ok(None) };
+    let Some(payment) = payment.filter(|payment| chain.pays(payment)) else {
+        bail!(
+            "the network file's descriptor of this relay does not say where it is paid; have it signed again with one that does"
+        );
+    };
+    let (owner, asks) = (payment.owner, Asks { forward: payment.ask.0, exit: payment.exit_ask.0 });
+    let Opened { chain, owner, signer, redemption_cost } = open(chain, wallet, Some(owner)).await?;
+    let store = state.join("money.redb");
+    Ok(Some(router::money::Money {
+        chain,
+        owner,
+        signer,
+        seed: keystore::money_seed(&state.join("money.seed"), &store)?,
+        store,
+        asks,
+        face: Face::Costs(redemption_cost),
+        redemption_cost,
+        max_value: wallet.max_draw,
+        gas_price: wallet.gas_price.0,
+        every: EVERY,
+        nature: Nature { now: outside::unix, random },
+    }))
+}
+
+/// A client's money; nothing on a free network.
+pub(crate) async fn of_client(
+    view: &View,
+    wallet: Option<&Wallet>,
+    state: &Path,
+) -> anyhow::Result<Option<client::money::Money>> {
+    let Some((chain, wallet)) = require(view, wallet, "a client pays")? else { return Ok(None) };
+    let Opened { chain, owner, signer, redemption_cost } = open(chain, wallet, None).await?;
+    keystore::private_folder(state)?;
+    let store = state.join("money.redb");
+    Ok(Some(client::money::Money {
+        chain,
+        owner,
+        signer,
+        seed: keystore::money_seed(&state.join("money.seed"), &store)?,
+        store,
+        redemption_cost,
+        max_value: wallet.max_draw,
+        gas_price: wallet.gas_price.0,
+        every: EVERY,
+        nature: Nature { now: outside::unix, random },
+    }))
+}
+
+/// The chain and the wallet of a paid network, both of which must be there.
+fn require<'a>(
+    view: &'a View,
+    wallet: Option<&'a Wallet>,
+    who: &str,
+) -> anyhow::Result<Option<(&'a NetworkChain, &'a Wallet)>> {
+    let Some(chain) = view.chain() else { return Ok(None) };
+    let Some(wallet) = wallet else {
+        bail!(
+            "{who} from a wallet on this network, and the configuration file names none. Make one: \
+             chive wallet create --wallet wallet.json; name it in the configuration file: [wallet] file = \"wallet.json\"; \
+             send its address ether; then: chive wallet deposit AMOUNT --config FILE, and \
+             chive wallet reserve AMOUNT --config FILE"
+        );
+    };
+    require_rpc(chain, &wallet.rpc)?;
+    Ok(Some((chain, wallet)))
+}
+
+/// Opens the wallet, then waits for the chain, however long that takes.
+async fn open(chain: &NetworkChain, wallet: &Wallet, owner: Option<Address>) -> anyhow::Result<Opened> {
+    let locked = purse::read(&wallet.file)?;
+    let signer =
+        locked.open(password::of(&wallet.file, wallet.password_file.as_deref(), false)?.as_bytes())?;
+    let owner = owner.unwrap_or_else(|| signer.address());
+    let mut said = String::new();
+    let (rpc, price, account) = loop {
+        match look(chain, wallet, owner).await {
+            Ok(found) => break found,
+            Err(error) if error.passes() => {
+                let problem = error.to_string();
+                if said != problem {
+                    tracing::warn!("payments: {problem}");
+                    said = problem;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    if signer.address() != owner && account.signer != Some(signer.address()) {
+        bail!(
+            "the wallet {} is that of {}, but the pot is that of {owner} and does not take its signature; \
+             name the owner's wallet in [wallet]",
+            wallet.file.display(),
+            signer.address()
+        );
+    }
+    if let Some(problem) = problem(&account, signer.address()) {
+        tracing::warn!("payments: {problem}");
+    }
+    let estimate = Wei(price.saturating_mul(REDEMPTION_GAS.into())).max(Wei(1));
+    let redemption_cost = wallet.redemption_cost.unwrap_or(estimate);
+    Ok(Opened { chain: Arc::new(rpc), owner, signer, redemption_cost })
+}
+
+/// The chain, what one gas costs there, and the pot.
+async fn look(chain: &NetworkChain, wallet: &Wallet, owner: Address) -> Result<(Rpc, u128, Account), Error> {
+    let rpc = connect(chain, &wallet.rpc).await?;
+    let price = rpc.fees().await?.price();
+    let account = (&rpc as &dyn Chain).account(owner, At::Latest).await?;
+    Ok((rpc, price, account))
+}
+
+/// Why a pot cannot pay, and what to do.
+pub(crate) fn problem(account: &Account, key: Address) -> Option<&'static str> {
+    if account.signer != Some(key) && account.reserve > Wei::ZERO {
+        return Some(
+            "the pot takes the signatures of another key, which changes at a reserve of 0 only: use that key's wallet, \
+             or unlock and withdraw the reserve",
+        );
+    }
+    if account.balance == Wei::ZERO || account.signer != Some(key) {
+        return Some("the pot is empty: chive wallet deposit AMOUNT");
+    }
+    if account.reserve == Wei::ZERO {
+        return Some(
+            "the pot has no reserve, without which nobody takes payments from it: chive wallet reserve AMOUNT",
+        );
+    }
+    account.unlock_at.map(|_| "the reserve is being unlocked, and nobody takes payments meanwhile: chive wallet unlock --cancel")
+}
