@@ -69,6 +69,9 @@ pub(crate) struct Demo {
     /// Relays in the network.
     #[arg(long, default_value_t = 8, value_parser = demo_relays, value_name = "3..64")]
     pub(crate) relays: usize,
+    /// How much the check moves each way, in MB.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100_000), requires = "check", value_name = "N")]
+    pub(crate) megabytes: u64,
     /// Where the client listens for SOCKS5; port 0 is any free port.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     pub(crate) socks: SocketAddr,
@@ -136,11 +139,11 @@ pub(crate) enum Relay {
 pub(crate) struct Price {
     #[command(flatten)]
     pub(crate) at: At,
-    /// What to ask for carrying a cell on, in wei.
-    #[arg(value_name = "ASK")]
+    /// What to ask for carrying a cell on, in wei, or such as 0.5gwei.
+    #[arg(value_parser = ask, value_name = "ASK")]
     pub(crate) ask: Option<u64>,
-    /// What to ask for a cell as an exit, in wei; as before if it is left out.
-    #[arg(requires = "ask", value_name = "EXIT_ASK")]
+    /// What to ask for a cell as an exit; as before if it is left out.
+    #[arg(requires = "ask", value_parser = ask, value_name = "EXIT_ASK")]
     pub(crate) exit_ask: Option<u64>,
 }
 
@@ -160,7 +163,7 @@ pub(crate) enum Wallet {
     Show(WalletAt),
     /// Put ether into the balance, which pays relays and can be withdrawn at once.
     Deposit {
-        /// How much, such as "0.05 ether".
+        /// How much, such as 0.05ether.
         #[arg(value_parser = amount, value_name = "AMOUNT")]
         amount: Wei,
         #[command(flatten)]
@@ -168,7 +171,7 @@ pub(crate) enum Wallet {
     },
     /// Put ether into the reserve, which is the collateral of what is paid and a relay's bond; it comes back after 7 days.
     Reserve {
-        /// How much, such as "0.05 ether".
+        /// How much, such as 0.05ether.
         #[arg(value_parser = amount, value_name = "AMOUNT")]
         amount: Wei,
         /// Take it from the balance instead of the wallet's ether.
@@ -308,7 +311,7 @@ pub(crate) struct Paid {
     /// Where the chain can be asked; may be given several times, and left out for a chain inside the process.
     #[arg(long, requires = "chain_id", value_delimiter = ',', value_name = "URL")]
     pub(crate) rpc: Vec<String>,
-    /// The least bond of a relay, such as "0.001 ether", "5 gwei" or "1000 wei" [default: 0].
+    /// The least bond of a relay, such as 0.001ether, 5gwei or 1000wei [default: 0].
     #[arg(long, requires = "chain_id", value_name = "AMOUNT")]
     pub(crate) minimum_bond: Option<String>,
     /// What each relay asks for carrying a cell on, in wei [default: 0].
@@ -343,9 +346,12 @@ pub(crate) enum Role {
 
 fn amount(text: &str) -> Result<Wei, String> {
     let wei = parse_amount(text).filter(|wei| *wei != Wei::ZERO);
-    wei.ok_or_else(|| {
-        "an exact amount is wanted, such as \"0.05 ether\", \"5 gwei\" or \"1000 wei\"".to_owned()
-    })
+    wei.ok_or_else(|| "an exact amount is wanted, such as 0.05ether, 5gwei or 1000wei".to_owned())
+}
+
+fn ask(text: &str) -> Result<u64, String> {
+    let wei = parse_amount(text).and_then(|wei| u64::try_from(wei.0).ok());
+    wei.ok_or_else(|| "an exact amount below 2^64 wei is wanted, such as 1000000000, 1gwei or 0".to_owned())
 }
 
 fn account(text: &str) -> Result<Address, String> {

@@ -74,12 +74,14 @@ pub fn parse_address(text: &str) -> Option<Address> {
     Address::parse_checksummed(text, None).ok()
 }
 
-/// Reads an amount: a number, and `wei`, `gwei` or `ether` after a space (wei if nothing follows).
+/// Reads an amount: a number, and `wei`, `gwei` or `ether`, after a space or none (wei if nothing follows).
 ///
 /// It must be exact: no more digits after the point than the unit has.
 pub fn parse_amount(text: &str) -> Option<Wei> {
-    let (number, unit) = text.split_once(' ').unwrap_or((text, "wei"));
-    let places = match unit {
+    let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let places = match unit.strip_prefix(' ').unwrap_or(unit) {
+        "" if unit.is_empty() => 0,
         "wei" => 0,
         "gwei" => 9,
         "ether" => 18,
@@ -130,6 +132,8 @@ mod tests {
             ("17", 17),
             ("17 wei", 17),
             ("0.001 ether", 10u128.pow(15)),
+            ("0.001ether", 10u128.pow(15)),
+            ("17wei", 17),
             ("1 ether", 10u128.pow(18)),
             ("2.5 gwei", 2_500_000_000),
             ("1.000000000000000001 ether", 10u128.pow(18) + 1),
@@ -146,7 +150,8 @@ mod tests {
             "-1",
             "+1",
             "1.0 wei",
-            "1ether",
+            "17 ",
+            "1.ether",
             "1 Ether",
             "1  ether",
             "1 ether ",

@@ -224,9 +224,7 @@ fn a_key_is_taken_over_and_no_wallet_overwritten() {
     for again in [&import[..], &["wallet", "create", "--wallet", wallet]] {
         assert!(refused(1, &run(again)).contains("never overwritten"));
     }
-    assert!(
-        refused(2, &run(&["wallet", "deposit", "1 euro", "--wallet", wallet])).contains("\"0.05 ether\"")
-    );
+    assert!(refused(2, &run(&["wallet", "deposit", "1 euro", "--wallet", wallet])).contains("0.05ether"));
     assert!(
         refused(2, &run(&["wallet", "deposit", "1 ether", "--wallet", wallet])).contains("--network FILE")
     );
@@ -239,12 +237,17 @@ fn a_wallet_moves_ether_to_its_pot_and_back() {
     let config = net.file("client.toml");
     let config = config.to_str().unwrap();
     let wallet = |words: &[&str]| run(&[&["wallet"], words, &["--config", config]].concat());
-    let show = || ask(&["wallet", "show", "--config", config]);
+    let show = || {
+        let mut shown = ask(&["wallet", "show", "--config", config]);
+        // What a redemption costs moves with the chain's base fee.
+        let cost = shown["redemption"].take();
+        assert!(cost.as_str().unwrap().parse::<u128>().unwrap() > 0);
+        shown
+    };
 
     let empty = show();
     assert_eq!((&empty["balance"], &empty["signer"]), (&"0".into(), &Value::Null));
     assert_eq!(empty["ether"], "10000000000000000000");
-    assert!(empty["redemption"].as_str().unwrap().parse::<u128>().unwrap() > 0);
 
     // Nothing is done unasked, nor what cannot be paid for or would fail.
     let said = refused(2, &wallet(&["deposit", "1 ether"]));
