@@ -14,6 +14,7 @@ use payments::session::Signer;
 use rand_core::Rng as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::outside;
@@ -172,7 +173,7 @@ impl Keystore {
             return Err("its ciphertext or its mac is not of 32 bytes");
         }
         let key = kdf.derive(password)?;
-        if mac(&key, &ciphertext.0) != *expected.0 {
+        if !bool::from(mac(&key, &ciphertext.0).as_slice().ct_eq(&expected.0)) {
             return Ok(None);
         }
         secret.copy_from_slice(&ciphertext.0);
