@@ -69,9 +69,9 @@ pub(crate) struct Demo {
     /// Relays in the network.
     #[arg(long, default_value_t = 8, value_parser = demo_relays, value_name = "3..64")]
     pub(crate) relays: usize,
-    /// How much the check moves each way, in MB.
+    /// How much the check moves each way, in MiB.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100_000), requires = "check", value_name = "N")]
-    pub(crate) megabytes: u64,
+    pub(crate) mib: u64,
     /// Where the client listens for SOCKS5; port 0 is any free port.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     pub(crate) socks: SocketAddr,

@@ -30,10 +30,10 @@ use site::Site;
 use visitor::Transfer;
 
 const STAGES: usize = 6;
-/// How long everything up to the end of the check may take.
+/// How long everything up to the end of the check may take, beside what it moves.
 const WITHIN: Duration = Duration::from_secs(18);
-/// Bytes in each direction of the check.
-const CHECKED: u64 = 8 << 20;
+/// MiB that the check moves both ways in one more second at least.
+const SLOWEST: u64 = 4;
 
 /// What the command prints as it goes, one document each.
 #[derive(Debug, Serialize)]
@@ -59,6 +59,9 @@ struct Proof {
     up_mb_s: f64,
     /// Connections at the site, all of which exits made.
     site_connections: u64,
+    /// Packets that client and relays sent, and how many of them were payments.
+    packets: u64,
+    payment_packets: u64,
     /// What the relays earned, on a paid network.
     earnings: Option<Earnings>,
 }
@@ -94,6 +97,7 @@ pub(crate) fn run(wanted: &Demo, output: Format) -> anyhow::Result<()> {
 struct Stages {
     output: Format,
     start: Instant,
+    within: Duration,
     done: usize,
 }
 
@@ -113,13 +117,14 @@ impl Stages {
         what: &str,
         doing: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
-        let late = || anyhow!("{} s were over before {what}", WITHIN.as_secs());
-        tokio::time::timeout_at(self.start + WITHIN, doing).await.map_err(|_| late())?
+        let late = || anyhow!("{} s were over before {what}", self.within.as_secs());
+        tokio::time::timeout_at(self.start + self.within, doing).await.map_err(|_| late())?
     }
 }
 
 async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Result<()> {
-    let mut stages = Stages { output, start: Instant::now(), done: 0 };
+    let within = WITHIN + Duration::from_secs(wanted.mib / SLOWEST);
+    let mut stages = Stages { output, start: Instant::now(), within, done: 0 };
     let site = Site::open().await?;
     let at = site.address()?;
     stages.done(&format!("a web site is open on {at}"))?;
@@ -150,7 +155,7 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
         let first = fetch_page(socks, at, &stages).await?;
         stages.done(&format!("the site answers through it, first byte after {:.1} ms", ms(first)))?;
         if wanted.check {
-            let mut proof = check(&client, nodes, &site, &stages, socks, wanted.hops).await?;
+            let mut proof = check(&client, nodes, &site, &stages, socks, wanted).await?;
             if let Some(money) = &money {
                 proof.earnings = Some(earnings::check(&client, nodes, money, &proof.path).await?);
             }
@@ -159,7 +164,7 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
         } else {
             let ready = Event::Ready { socks, site: at, hops: wanted.hops, control: &path };
             output.print(&ready, || ready_text(socks, at, &path))?;
-            watch(&client, output).await
+            watch(&client, nodes, output).await
         }
     };
     tokio::select! {
@@ -199,15 +204,16 @@ async fn check(
     site: &Site,
     stages: &Stages,
     socks: SocketAddr,
-    hops: usize,
+    wanted: &Demo,
 ) -> anyhow::Result<Proof> {
     let at = site.address()?;
+    let (hops, bytes) = (wanted.hops, wanted.mib << 20);
     let mut path = Vec::new();
-    let download = visitor::download(socks, at, CHECKED, async {
+    let download = visitor::download(socks, at, bytes, async {
         path = path_in_use(client).await.unwrap_or_default();
     });
     let down = stages.in_time("the download ended", download).await?;
-    let up = stages.in_time("the upload ended", visitor::upload(socks, at, CHECKED)).await?;
+    let up = stages.in_time("the upload ended", visitor::upload(socks, at, bytes)).await?;
 
     ensure!(path.len() == hops, "the download's circuit has {} relays, not {hops}", path.len());
     let visits = site.visits();
@@ -220,18 +226,32 @@ async fn check(
     );
     let exit = path.last().map(|hop| hop.id.as_str()).unwrap_or_default();
     ensure!(made.iter().any(|(id, _)| id.starts_with(exit)), "the path's last relay connected nowhere");
+    let (packets, payment_packets) = packets(client, nodes).await;
     Ok(Proof {
         passed: true,
         hops,
         path,
-        bytes_down: CHECKED,
-        bytes_up: CHECKED,
+        bytes_down: bytes,
+        bytes_up: bytes,
         first_byte_ms: ms(down.first_byte),
-        down_mb_s: mb_s(down),
-        up_mb_s: mb_s(up),
+        down_mb_s: mb_s(bytes, down),
+        up_mb_s: mb_s(bytes, up),
         site_connections: visits.connections,
+        packets,
+        payment_packets,
         earnings: None,
     })
+}
+
+/// The packets that client and relays have sent, and how many of them were payments.
+async fn packets(client: &Handle, nodes: &Nodes) -> (u64, u64) {
+    let (mut all, mut paying) = nodes.packets().await;
+    if let Some(status) = client.status().await {
+        let [sent, _] = status.packets;
+        all += sent;
+        paying += status.money.map_or(0, |money| money.packets);
+    }
+    (all, paying)
 }
 
 /// The path of a circuit that carries a stream now.
@@ -242,7 +262,11 @@ async fn path_in_use(client: &Handle) -> Option<Vec<Hop>> {
 
 impl Proof {
     fn text(&self) -> String {
-        let earned = self.earnings.as_ref().map_or_else(String::new, Earnings::text);
+        let earned = self.earnings.as_ref().map_or_else(String::new, |earnings| {
+            let share = float(self.payment_packets) / float(self.packets.max(1)) * 100.0;
+            let (paying, all) = (self.payment_packets, self.packets);
+            format!("{}\n  {paying} of {all} packets were payments ({share:.3} %)", earnings.text())
+        });
         format!(
             "check passed: {} down and {} up, byte for byte, through {} {} ({}), first byte after {:.1} ms, \
              {:.1} MB/s down and {:.1} MB/s up; all {} connections at the site were made by exits{earned}",
@@ -268,8 +292,8 @@ fn ready_text(socks: SocketAddr, site: SocketAddr, control: &Path) -> String {
     )
 }
 
-/// Shows what the client does, until the future is dropped or the client is stopped.
-async fn watch(client: &Handle, output: Format) -> anyhow::Result<()> {
+/// Shows what the client does and the relays earn, until the future is dropped or the client is stopped.
+async fn watch(client: &Handle, nodes: &Nodes, output: Format) -> anyhow::Result<()> {
     let live = output == Format::Text && output::is_terminal();
     let every = Duration::from_secs(if live { 1 } else { 10 });
     let mut beat = tokio::time::interval(every);
@@ -278,7 +302,7 @@ async fn watch(client: &Handle, output: Format) -> anyhow::Result<()> {
         beat.tick().await;
         // It was stopped by its control API.
         let Some(status) = client.status().await else { return Ok(()) };
-        let text = live_text(&status, last.as_ref(), every.as_secs_f64());
+        let text = live_text(&status, last.as_ref(), every.as_secs_f64()) + &earnings::live_text(nodes).await;
         if live {
             output::replace_line(&text);
         } else {
@@ -309,6 +333,6 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-fn mb_s(transfer: Transfer) -> f64 {
-    float(CHECKED) / transfer.whole.as_secs_f64().max(1e-6) / 1e6
+fn mb_s(bytes: u64, transfer: Transfer) -> f64 {
+    float(bytes) / transfer.whole.as_secs_f64().max(1e-6) / 1e6
 }

@@ -315,6 +315,7 @@ fn explained(error: &str) -> String {
 }
 
 fn report(shared: &Shared<ClientNode>, started: Instant, socks: SocketAddr) -> status::Status {
+    let counters = shared.counters();
     shared.look(|node| {
         let pool = node.pool();
         let ready = pool.values().filter(|circuit| circuit.opened.is_some()).count();
@@ -339,6 +340,7 @@ fn report(shared: &Shared<ClientNode>, started: Instant, socks: SocketAddr) -> s
             streams: node.streams() as u64,
             bytes_up: node.counts().bytes_up,
             bytes_down: node.counts().bytes_down,
+            packets: [counters.packets_out, counters.packets_in],
             link_rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             last_error: node.counts().last_error.as_deref().map(explained),
             money: None,

@@ -164,6 +164,7 @@ pub(crate) fn report(node: &ClientNode, owner: Address, health: &Health) -> Opti
         wins: payees.iter().map(|payee| payee.wins).sum(),
         won: sum(&mut payees.iter().map(|payee| payee.won)),
         ahead: paid.saturating_sub(owed).to_string(),
+        packets: node.payment_packets(),
         per_gib: per_gib(Rate(rate)).to_string(),
         block: health.head.number,
         trouble: health.trouble.clone(),

@@ -104,6 +104,7 @@ pub struct ClientNode {
     payer: Option<Payer>,
     /// The money may have work for the outside.
     worked: bool,
+    payment_packets: u64,
     links: Links,
     origin: Origin,
     flows: Flows,
@@ -149,6 +150,7 @@ impl ClientNode {
             config,
             payer,
             worked: true,
+            payment_packets: 0,
             entry: None,
             pool: Pool::new(),
             wishes: BTreeMap::new(),

@@ -24,6 +24,8 @@ pub struct Status {
     pub bytes_up: u64,
     /// Bytes of streams given to applications since the start.
     pub bytes_down: u64,
+    /// Packets sent and received on links since the start.
+    pub packets: [u64; 2],
     /// The round trip to the entry in milliseconds, if a link is up and was measured.
     pub link_rtt_ms: Option<f64>,
     /// What went wrong last, in plain words.
@@ -51,6 +53,8 @@ pub struct Money {
     pub won: String,
     /// What is paid ahead, and can still be used.
     pub ahead: String,
+    /// Packets sent with payments, since the start.
+    pub packets: u64,
     /// What a GiB costs, the whole path, at the price of the circuits in use.
     pub per_gib: String,
     /// The newest block seen.

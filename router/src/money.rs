@@ -184,6 +184,7 @@ pub(crate) fn report(node: &RelayNode, health: &Health) -> Option<status::Money>
         lost: health.totals.missed.to_string(),
         fees: health.totals.fees.to_string(),
         paid: sum(&mut cashier.wallet().snapshot().iter().map(|payee| payee.paid)),
+        packets: node.payment_packets(),
         block: health.head.number,
         trouble: health.trouble.clone(),
     })

@@ -77,6 +77,7 @@ pub struct RelayNode {
     cashier: Option<Cashier>,
     /// The money may have work for the outside.
     worked: bool,
+    payment_packets: u64,
 }
 
 impl RelayNode {
@@ -116,6 +117,7 @@ impl RelayNode {
             no_setups_until: None,
             cashier: config.payments.map(|(_, cashier)| Cashier::new(cashier)),
             worked: true,
+            payment_packets: 0,
         }
     }
 
@@ -142,6 +144,11 @@ impl RelayNode {
     /// Its money, to look at.
     pub const fn cashier(&self) -> Option<&Cashier> {
         self.cashier.as_ref()
+    }
+
+    /// The packets sent with frames of payments.
+    pub const fn payment_packets(&self) -> u64 {
+        self.payment_packets
     }
 
     /// Its money, to take from what it has for the outside.
@@ -406,6 +413,7 @@ impl RelayNode {
             let link = cashier.poll_frames(packet.cell())?;
             packet.set_word(CircuitWord::CONTROL);
             if let Ok((_, to)) = self.links.seal(now, link, packet) {
+                self.payment_packets += 1;
                 return Some(to);
             }
         }

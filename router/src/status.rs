@@ -59,6 +59,8 @@ pub struct Money {
     pub won: String,
     /// What the contract has paid for them, for good.
     pub redeemed: String,
+    /// Packets sent with payments, since the start.
+    pub packets: u64,
     /// The faces of wins that are not paid yet.
     pub unredeemed: String,
     /// The faces of wins that were never paid.

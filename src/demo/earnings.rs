@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::network::{Money, Nodes};
+use crate::wallet::ether_text;
 
 /// How long draws under way and redemptions may take after the last byte.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -128,6 +129,19 @@ async fn add_up(client: &Handle, nodes: &Nodes, money: &Money) -> anyhow::Result
         });
     }
     Ok(sums)
+}
+
+/// Who has earned what so far, in a few words; nothing on a free network.
+pub(super) async fn live_text(nodes: &Nodes) -> String {
+    let wei = |text: &str| text.parse().map_or(Wei::ZERO, Wei);
+    let earned = nodes.earnings().await.into_iter().map(|(_, money)| (wei(&money.credited), money.wins));
+    let earned: Vec<_> = earned.filter(|(credited, _)| *credited > Wei::ZERO).collect();
+    let sum = earned.iter().fold(Wei::ZERO, |sum, (credited, _)| sum.saturating_add(*credited));
+    let wins: u64 = earned.iter().map(|(_, wins)| wins).sum();
+    match earned.len() {
+        0 => String::new(),
+        relays => format!(" | {relays} relays earned {}, {wins} wins", ether_text(sum)),
+    }
 }
 
 impl Earnings {

@@ -166,6 +166,18 @@ impl Nodes {
         all
     }
 
+    /// The packets that all relays have sent, and how many of them were payments.
+    pub(crate) async fn packets(&self) -> (u64, u64) {
+        let (mut all, mut paying) = (0, 0);
+        for relay in &self.relays {
+            if let Some(status) = relay.handle.status().await {
+                all += status.traffic.packets_out;
+                paying += status.money.map_or(0, |money| money.packets);
+            }
+        }
+        (all, paying)
+    }
+
     /// Stops all nodes; tells of one that broke down.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         let client = self.client.into_iter().map(|node| (Daemon::Client(node.handle), node.thread));

@@ -292,6 +292,8 @@ fn the_demonstration_checks_itself() {
     let last: Value = serde_json::from_str(text(&output.stdout).lines().last().unwrap()).unwrap();
     assert_eq!((&last["event"], &last["passed"], &last["hops"]), (&"check".into(), &true.into(), &3.into()));
     assert_eq!(last["path"].as_array().unwrap().len(), 3);
+    let [packets, payments] = ["packets", "payment_packets"].map(|key| last[key].as_u64().unwrap());
+    assert!(0 < payments && payments < packets, "{payments} of {packets}");
     let hops = last["earnings"]["hops"].as_array().unwrap();
     assert_eq!(hops.len(), 3);
     for hop in hops {

@@ -33,6 +33,11 @@ impl ClientNode {
         self.payer.as_ref()
     }
 
+    /// The packets sent with frames of payments.
+    pub const fn payment_packets(&self) -> u64 {
+        self.payment_packets
+    }
+
     /// What the entry is owed and was paid.
     pub const fn ledger(&self) -> &Ledger {
         self.origin.ledger()
@@ -202,6 +207,7 @@ impl ClientNode {
             let link = payer.poll_frames(packet.cell())?;
             packet.set_word(CircuitWord::CONTROL);
             if let Ok((_, to)) = self.links.seal(now, link, packet) {
+                self.payment_packets += 1;
                 return Some(to);
             }
         }
