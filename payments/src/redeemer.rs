@@ -14,8 +14,7 @@ use crate::abi::OnionPay::OnionPayEvents;
 use crate::amount::Wei;
 use crate::chain::{At, Call, Chain, Error as ChainError, Limits, View};
 use crate::claim::Claim;
-use crate::evm::MAX_GAS;
-use crate::redeemer::book::{Book, Facts, GAS_BATCH, GAS_EACH, Paid, Submit};
+use crate::redeemer::book::{Book, Facts, Paid, Submit};
 use crate::redeemer::win::Key;
 use crate::session::Signer;
 use crate::store::thread::Writer;
@@ -24,6 +23,7 @@ use crate::store::{Batch, Error as StoreError, Store, Table};
 mod book;
 pub mod win;
 
+pub use book::gas;
 pub use win::{Reason, State, Totals, Win};
 
 /// Why nothing more can be redeemed now; the next step tries again.
@@ -209,9 +209,7 @@ impl Redeemer {
         if claims.is_empty() {
             return Ok(());
         }
-        let count = u64::try_from(claims.len()).unwrap_or(u64::MAX);
-        let gas = GAS_EACH.saturating_mul(count).saturating_add(GAS_BATCH).min(MAX_GAS);
-        let limits = Limits { gas, price: self.price };
+        let limits = Limits { gas: gas(claims.len()), price: self.price };
         let call = Call::new(&domain, &OnionPay::redeemManyCall { claims }, Wei::ZERO);
         let signed = self.chain.prepare(&self.signer, call, limits, submit.place).await?;
         let batch = self.book.sent(signed.hash, signed.place, keys, head);

@@ -10,6 +10,7 @@ use alloy_primitives::Address;
 use crate::abi::OnionPay;
 use crate::amount::Wei;
 use crate::chain::{Account, Fees, Head, Place, Purse, Receipt};
+use crate::evm::MAX_GAS;
 use crate::redeemer::win::{Flight, Key, Reason, State, Totals, Win};
 use crate::store::{Batch, Table};
 
@@ -20,10 +21,12 @@ const URGENT: u64 = 12 * HOUR;
 const KEEP: u64 = 7 * 24 * HOUR;
 /// The most tickets of one transaction.
 const MOST: usize = 64;
-/// What a ticket in a batch is reckoned to use, at most: a new payer, a new word of nonces.
+/// What a ticket in a batch is reckoned to use if the balance pays it: a new payer, a new word of nonces.
 pub(super) const GAS_EACH: u64 = 75_000;
+/// The most that a ticket in a batch uses: its payer may empty the balance in front of it, and lose its registration by the default.
+pub(super) const GAS_MOST: u64 = 135_000;
 /// What a batch uses beside its tickets.
-pub(super) const GAS_BATCH: u64 = 60_000;
+const GAS_BATCH: u64 = 60_000;
 /// A transaction that has waited so many blocks is replaced by a dearer one.
 const PATIENCE: u64 = 3;
 /// A nonce that another transaction took is given up after so many blocks.
@@ -271,6 +274,7 @@ impl Book {
             })
             .collect();
         due.sort_by_key(|win| win.claim.session.expiry);
+        let most = affordable(facts);
         let mut accounts = facts.accounts.clone();
         let mut claims = Vec::new();
         for win in due {
@@ -279,7 +283,7 @@ impl Book {
             // pay.redeem.3
             let urgent = now.saturating_add(URGENT) >= session.expiry;
             let payout = pay(account, session.face);
-            let cost = facts.fees.cost(GAS_EACH);
+            let cost = facts.fees.cost(if payout < session.face { GAS_MOST } else { GAS_EACH });
             if payout < session.face && !urgent {
                 // The pot may be filled again; less than the face is taken at the end only.
                 continue;
@@ -292,7 +296,7 @@ impl Book {
             if let Some(claim) = OnionPay::Claim::new(&win.claim, payout, true) {
                 claims.push((win.key(), claim));
             }
-            if claims.len() >= MOST {
+            if claims.len() >= most {
                 break;
             }
         }
@@ -338,6 +342,20 @@ impl Book {
         batch.put(Table::Values, flight_key(place.nonce), flight.encode());
         batch
     }
+}
+
+/// The gas that a batch of so many tickets may use.
+// pay.redeem.4
+pub fn gas(tickets: usize) -> u64 {
+    let tickets = u64::try_from(tickets).unwrap_or(u64::MAX);
+    GAS_MOST.saturating_mul(tickets).saturating_add(GAS_BATCH).min(MAX_GAS)
+}
+
+/// How many tickets the purse can pay the gas for, as [`crate::chain::Chain`] will ask for it; one at least, so that the want of money is said.
+fn affordable(facts: &Facts) -> usize {
+    let price = facts.fees.price().saturating_add(facts.fees.base);
+    let covered = |tickets: &usize| Wei(price.saturating_mul(gas(*tickets).into())) <= facts.purse.wei;
+    (1..=MOST).rev().find(covered).unwrap_or(1)
 }
 
 /// What the contract pays now for a ticket of `face`, taken out of `account`.

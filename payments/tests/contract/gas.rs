@@ -87,31 +87,59 @@ fn tickets_cost_what_the_draw_value_is_sized_for() {
     }
 }
 
+/// The least limit with which the call succeeds: freed storage is refunded at the end only.
+fn limit(world: &World, from: Address, call: &impl SolCall) -> u64 {
+    let tx = world.transaction(from, 0, call);
+    let enough = |gas_limit: &u64| {
+        world.evm.view(&Transaction { gas_limit: *gas_limit, ..tx.clone() }).is_ok_and(|tried| tried.success)
+    };
+    (21_000..).step_by(1_000).find(enough).unwrap()
+}
+
+/// The dearest ticket there is: the default of a registered payer that ends its registration.
+fn default(world: &World, payer: u8, payee: Address) -> OnionPay::Claim {
+    let terms = Terms { draw: 64, nonce: 256, face: 3 * ETHER, ..Terms::default() };
+    any(&terms.sign(&world.domain(), &actor(payer), payee))
+}
+
 #[test]
-fn the_rarer_cases_cost_no_more_than_the_redeemer_reserves_for_them() {
+fn the_rarer_cases_cost_what_the_document_says() {
     let (mut world, payee) = world(false);
     let stranger = actor(14).address;
     let new = single(&world, stranger, &full(&real(&world, 0, stranger, 0)));
     let last = Terms { draw: 64, nonce: 1, face: FACE, ..Terms::default() };
     let last = single(&world, payee, &full(&last.sign(&world.domain(), &actor(0), payee)));
-    // A registered payer's default: the dearest ticket there is.
     world.ok(actor(0).address, 0, &registerCall { idKey: B256::repeat_byte(1) });
     world.ok(actor(1).address, 0, &registerCall { idKey: B256::repeat_byte(2) });
-    let all = Terms { draw: 64, nonce: 256, face: 3 * ETHER, ..Terms::default() };
-    let all = any(&all.sign(&world.domain(), &actor(0), payee));
-    let default = single(&world, payee, &all);
-    // Freed storage is refunded at the end only: the limit must cover it.
-    let tx = world.transaction(payee, 0, &redeemCall { claim: all });
-    let enough = |gas_limit: &u64| {
-        world.evm.view(&Transaction { gas_limit: *gas_limit, ..tx.clone() }).unwrap().success
-    };
-    let limit = (default..).step_by(1_000).find(enough).unwrap();
+    let claim = default(&world, 0, payee);
+    let used = single(&world, payee, &claim);
+    let alone = limit(&world, payee, &redeemCall { claim });
     println!(
-        "gas: redeem {new} for a payee without a pot, {last} at draw 64, {default} for a relay's default ({limit} before refunds)"
+        "gas: redeem {new} for a payee without a pot, {last} at draw 64, {used} for a relay's default ({alone} before refunds)"
     );
     assert!(new <= 95_000, "{new}");
     assert!(last <= 62_000, "{last}");
-    assert!(limit <= 180_000, "{limit}");
+    assert!(alone <= 180_000, "{alone}");
+}
+
+// pay.redeem.4
+#[cfg(feature = "io")]
+#[test]
+fn a_batch_of_defaults_needs_no_more_gas_than_the_redeemer_reserves() {
+    let (mut world, payee) = world(false);
+    for n in 0..8 {
+        world.ok(actor(n).address, 0, &registerCall { idKey: B256::repeat_byte(1 + n) });
+    }
+    // By a payee that is paid for the first time, too.
+    let stranger = actor(14).address;
+    for (payee, tickets) in [(stranger, 1), (stranger, 8), (payee, 1), (payee, 8)] {
+        let claims: Vec<_> = (0..tickets).map(|n| default(&world, n, payee)).collect();
+        batch(&world, payee, claims.clone());
+        let reserved = payments::redeemer::gas(claims.len());
+        let needed = limit(&world, payee, &redeemManyCall { claims });
+        println!("gas: {tickets} defaults in a batch need {needed}, the redeemer reserves {reserved}");
+        assert!(needed <= reserved, "{needed} > {reserved}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Wins become money.
 
 use payments::amount::Wei;
-use payments::chain::Chain as _;
+use payments::chain::{Call, Chain, Limits};
 use payments::redeemer::{State, Totals};
 
-use crate::world::{HOUR, World, payee, payer};
+use crate::world::{GAS_MONEY, GWEI, HOUR, World, payee, payer};
 
 #[tokio::test]
 async fn wins_of_many_payers_are_paid_in_one_transaction_and_final_when_the_block_is() {
@@ -108,4 +108,40 @@ async fn more_wins_than_one_transaction_holds_take_several() {
     let purse = world.chain.purse(payee().address()).await.unwrap();
     assert_eq!(purse.nonce, 3, "150 wins, at most 64 in one");
     assert_eq!(redeemer.totals().fees, world.spent().await);
+}
+
+// pay.redeem.4
+#[tokio::test]
+async fn a_default_that_ends_a_registration_has_gas_enough_at_the_first_attempt() {
+    let mut world = World::new();
+    world.register(0);
+    world.empty_balance(0);
+    let claim = world.whole_reserve(0);
+    let mut redeemer = world.redeemer();
+    redeemer.add(claim, world.now).await.unwrap();
+    world.settle(&mut redeemer).await;
+    assert_eq!((world.balance(), redeemer.totals().payout), (claim.session.face, claim.session.face));
+    assert!(!world.is_registered(0));
+    let purse = world.chain.purse(payee().address()).await.unwrap();
+    assert_eq!(purse.nonce, 1, "one transaction");
+    assert_eq!(redeemer.totals().fees, world.spent().await);
+}
+
+#[tokio::test]
+async fn a_purse_that_covers_few_tickets_pays_for_few_at_a_time() {
+    let mut world = World::new();
+    let chain: &dyn Chain = &world.chain;
+    let away = Call::transfer(payer(0).address(), Wei(GAS_MONEY.0 - 1_500_000 * GWEI));
+    chain.send(&payee(), away, Limits { gas: 21_000, price: 2 * GWEI }).await.unwrap();
+    world.chain.mine().unwrap();
+    let mut redeemer = world.redeemer();
+    let mut faces = Wei::ZERO;
+    for nonce in 0..10 {
+        let claim = world.claim(1, nonce);
+        faces = faces.saturating_add(claim.session.face);
+        redeemer.add(claim, world.now).await.unwrap();
+    }
+    world.settle(&mut redeemer).await;
+    assert_eq!((world.balance(), redeemer.totals().lost), (faces, 0));
+    assert!(world.chain.purse(payee().address()).await.unwrap().nonce > 2);
 }

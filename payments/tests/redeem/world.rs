@@ -93,6 +93,21 @@ impl World {
         self.call(index, &OnionPay::addReserveCall {}, Wei(10 * FACE));
     }
 
+    /// Makes a payer a registered relay.
+    pub(crate) fn register(&self, index: usize) {
+        self.call(index, &OnionPay::registerCall { idKey: B256::repeat_byte(1) }, Wei::ZERO);
+    }
+
+    pub(crate) fn is_registered(&self, index: usize) -> bool {
+        let chain: &dyn Chain = &self.chain;
+        at_once(chain.account(payer(index).address(), At::Latest)).unwrap().registered
+    }
+
+    /// A ticket that only the whole reserve covers, if the balance is empty.
+    pub(crate) fn whole_reserve(&self, index: usize) -> Claim {
+        self.ticket(index, 300, Wei(5 * FACE))
+    }
+
     pub(crate) fn empty_balance(&self, index: usize) {
         let to = payer(index).address();
         let balance = self.balance_of(to);

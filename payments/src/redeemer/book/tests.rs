@@ -31,7 +31,8 @@ fn facts(accounts: &[(u8, Account)]) -> Facts {
     let head = Head { number: 100, time: NOW, ..Head::default() };
     let finalized = Head { number: 98, time: NOW - 24, ..Head::default() };
     let accounts = accounts.iter().map(|(payer, account)| (Address::repeat_byte(*payer), *account)).collect();
-    Facts { head, finalized, accounts, fees: Fees { base: 1_000_000, tip: 0 }, ..Facts::default() }
+    let purse = Purse { wei: Wei(1 << 80), ..Purse::default() };
+    Facts { head, finalized, accounts, purse, fees: Fees { base: 1_000_000, tip: 0 }, ..Facts::default() }
 }
 
 fn rich(bound: bool) -> Account {
