@@ -14,7 +14,7 @@ use crate::abi::OnionPay::OnionPayEvents;
 use crate::chain::{Account, At, Chain, Error as ChainError, Head};
 use crate::claim::Claim;
 use crate::record::{Book, Change, Key, Record, RecordId};
-use crate::redeemer::{Error as RedeemError, Notes, Redeemer, State, Totals};
+use crate::redeemer::{Error as RedeemError, Notes as Redemptions, Redeemer, State, Totals};
 use crate::session::Signer;
 use crate::store::thread::Writer;
 use crate::store::{Batch, Error as StoreError, Store, Table};
@@ -23,7 +23,7 @@ use crate::wallet::Pot;
 
 /// The newest block may be so old, in seconds, before the chain counts as stale.
 const STALE: u64 = 60;
-/// So many blocks are looked through at once.
+/// The events of so many blocks are read; after more, everything is looked at instead.
 const SPAN: u64 = 2_000;
 /// Pots are looked at again after so many rounds, whatever events say.
 const AGAIN: u32 = 100;
@@ -48,7 +48,7 @@ pub enum News {
     Seen(Address, Option<PayerAccount>),
     /// Our own pot.
     Pot(Pot),
-    /// A session of ours was redeemed by this payee.
+    /// A session of ours was redeemed by this payee, for good.
     Paid(Address, u32),
     /// A win of ours, by payer and nonce, was redeemed or is lost; true once that is final.
     Won(Address, u32, bool),
@@ -106,9 +106,20 @@ pub fn open(path: &Path) -> Result<(Vec<Record>, Notes, Writer), OpenError> {
             records.push(Record::decode(&row).map_err(OpenError::Record)?);
         }
     }
-    let notes = Redeemer::restore(&store)?;
+    let debts = records.iter().filter_map(|record| match record {
+        Record::Debt(debt) => Some((debt.payee, debt.nonce)),
+        _ => None,
+    });
+    let notes = Notes { redemptions: Redeemer::restore(&store)?, debts: debts.collect() };
     let (writer, _) = crate::store::thread::spawn(store).map_err(OpenError::Thread)?;
     Ok((records, notes, writer))
+}
+
+/// What a store holds for a treasury.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    redemptions: Redemptions,
+    debts: Vec<(Address, u32)>,
 }
 
 /// Why a store cannot be opened.
@@ -146,7 +157,11 @@ pub struct Treasury {
     news: mpsc::UnboundedSender<News>,
     health: watch::Sender<Health>,
     watched: BTreeMap<Address, PayerAccount>,
+    /// What our wallet owes, by payee and nonce, and whether it was asked if that is redeemed; events tell from then on.
+    debts: BTreeMap<(Address, u32), bool>,
     head: Head,
+    /// The newest final block whose events were read.
+    finalized: Option<u64>,
     stale: bool,
     rounds: u32,
 }
@@ -160,7 +175,7 @@ impl Treasury {
         news: mpsc::UnboundedSender<News>,
     ) -> (Self, watch::Receiver<Health>) {
         let redeemer = Redeemer::new(
-            notes,
+            notes.redemptions,
             Arc::clone(&settings.chain),
             writer.clone(),
             settings.signer.clone(),
@@ -175,7 +190,9 @@ impl Treasury {
             news,
             health,
             watched: BTreeMap::new(),
+            debts: notes.debts.iter().map(|debt| (*debt, false)).collect(),
             head: Head::default(),
+            finalized: None,
             stale: false,
             rounds: 0,
         };
@@ -217,11 +234,18 @@ impl Treasury {
         }
     }
 
-    fn keep(&self, changes: Vec<(Book, RecordId, Change)>) {
+    fn keep(&mut self, changes: Vec<(Book, RecordId, Change)>) {
         let mut batch = Batch::new();
         let mut last = BTreeMap::new();
         for (book, id, change) in changes {
             last.insert(book, id);
+            if let Key::Debt(payee, nonce) = change.key {
+                match change.record {
+                    // Its redemption may be in a block that was read before.
+                    Some(_) => drop(self.debts.insert((payee, nonce), false)),
+                    None => drop(self.debts.remove(&(payee, nonce))),
+                }
+            }
             // A record beyond the limits of a row is none of an honest wallet or till.
             match change.record.map(|record| record.encode()) {
                 Some(Ok(bytes)) => batch.put(table(&change.key), change.key.encode(), bytes),
@@ -295,18 +319,14 @@ impl Treasury {
         self.set_stale(fresh.is_err());
         let head = head?;
         let mut changed = BTreeSet::new();
-        if self.rounds == 0 {
+        if self.rounds == 0 || self.has_lost_sight(&head).await {
             changed.extend(self.watched.keys().copied());
             changed.insert(self.settings.owner);
-        }
-        self.rounds = (self.rounds + 1) % AGAIN;
-        if head.number > self.head.number && self.head.number > 0 {
-            let first = (self.head.number + 1).max(head.number.saturating_sub(SPAN));
-            for (_, event) in chain.events(first, head.number).await? {
+        } else if head.number > self.head.number {
+            for (_, event) in chain.events(self.head.number + 1, head.number).await? {
                 changed.extend(self.happened(&event));
             }
         }
-        self.head = head;
         for address in changed {
             let account = chain.account(address, At::Latest).await?;
             if address == self.settings.owner {
@@ -316,7 +336,52 @@ impl Treasury {
                 self.seen(address, &account);
             }
         }
+        self.rounds = (self.rounds + 1) % AGAIN;
+        self.head = head;
+        self.settle().await?;
         fresh
+    }
+
+    /// Whether the events since the last look do not tell all: there are too many, or some of what they told was taken back.
+    async fn has_lost_sight(&self, head: &Head) -> bool {
+        let Head { number, hash, .. } = self.head;
+        if head.number <= number || head.number - number > SPAN {
+            return head.hash != hash;
+        }
+        let same = self.settings.chain.head(At::Block(number)).await;
+        same.is_ok_and(|block| block.hash != hash)
+    }
+
+    /// Learns which of our debts are redeemed; only final blocks are believed, for what is set aside for a win is then free.
+    // pay.pot.5
+    async fn settle(&mut self) -> Result<(), ChainError> {
+        let chain = Arc::clone(&self.settings.chain);
+        let finalized = chain.head(At::Finalized).await?.number;
+        let owner = self.settings.owner;
+        match self.finalized {
+            Some(before) if finalized <= before => {}
+            Some(before) if finalized - before <= SPAN => {
+                for (_, event) in chain.events(before + 1, finalized).await? {
+                    if let OnionPayEvents::Redeemed(event) = event
+                        && event.payer == owner
+                    {
+                        self.tell(News::Paid(event.payee, event.nonce));
+                    }
+                }
+            }
+            _ => self.debts.values_mut().for_each(|asked| *asked = false),
+        }
+        self.finalized = self.finalized.max(Some(finalized));
+        for ((payee, nonce), asked) in &mut self.debts {
+            if !*asked {
+                let used = chain.is_used(owner, *payee, *nonce, At::Finalized).await?;
+                *asked = true;
+                if used {
+                    let _ = self.news.send(News::Paid(*payee, *nonce));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whose pots an event is about.
@@ -326,9 +391,6 @@ impl Treasury {
             OnionPayEvents::KeysChanged(event) => vec![event.owner],
             OnionPayEvents::RelayChanged(event) => vec![event.owner],
             OnionPayEvents::Redeemed(event) => {
-                if event.payer == self.settings.owner {
-                    self.tell(News::Paid(event.payee, event.nonce));
-                }
                 if event.payee == self.settings.owner {
                     self.tell(News::Won(event.payer, event.nonce, false));
                 }

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod payment;
 #[cfg(test)]
+mod treasury;
+#[cfg(test)]
 mod trouble;
 #[cfg(test)]
 mod world;

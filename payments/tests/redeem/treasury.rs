@@ -1,0 +1,208 @@
+//! What a payer's treasury tells of redemptions: nothing that can be taken back, and nothing is missed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use payments::Address;
+use payments::abi::OnionPay;
+use payments::amount::Wei;
+use payments::chain::{Call, Chain, Limits};
+use payments::claim::Claim;
+use payments::record::{Book, Change, Debt, Key, Record, RecordId};
+use payments::store::Error;
+use payments::till::PayerAccount;
+use payments::treasury::{Health, Job, Nature, News, OpenError, Settings, Treasury, open};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::world::{GWEI, World, payee, payer};
+
+/// The chain's time, of which no block is older.
+const NOW: u64 = 1_700_000_000;
+
+/// The treasury of the first payer.
+struct Running {
+    jobs: mpsc::UnboundedSender<Job>,
+    news: mpsc::UnboundedReceiver<News>,
+    health: watch::Receiver<Health>,
+    task: JoinHandle<()>,
+    kept: u64,
+}
+
+impl Running {
+    async fn start(world: &World, folder: &tempfile::TempDir) -> Self {
+        let (_, notes, writer) = loop {
+            match open(&folder.path().join("store")) {
+                // The thread of the one before has not ended yet.
+                Err(OpenError::Store(Error::InUse(_))) => tokio::task::yield_now().await,
+                opened => break opened.unwrap(),
+            }
+        };
+        let settings = Settings {
+            chain: Arc::new(world.chain.clone()),
+            owner: payer(0).address(),
+            signer: payer(0),
+            gas_price: 50 * GWEI,
+            every: Duration::from_millis(2),
+            nature: Nature { now: || NOW, random: || 4 },
+        };
+        let (tell, news) = mpsc::unbounded_channel();
+        let (treasury, health) = Treasury::new(settings, notes, writer, tell);
+        let (jobs, received) = mpsc::unbounded_channel();
+        Self { jobs, news, health, task: tokio::spawn(treasury.run(received)), kept: 0 }
+    }
+
+    /// Keeps a debt, or that it is paid, until it is on disk.
+    async fn keep(&mut self, claim: &Claim, owed: bool) {
+        let session = &claim.session;
+        let (payee, nonce) = (session.payee, session.nonce);
+        let debt = Debt { payee, nonce, face: session.face, expiry: session.expiry, denied: false };
+        let record = owed.then_some(Record::Debt(debt));
+        self.kept += 1;
+        let change = Change { key: Key::Debt(payee, nonce), record };
+        self.jobs.send(Job::Keep(vec![(Book::Wallet, RecordId(self.kept), change)])).unwrap();
+        while self.news.recv().await.unwrap() != News::Kept(Book::Wallet, RecordId(self.kept)) {}
+    }
+
+    /// The redemptions that it tells of within some rounds.
+    async fn paid(&mut self) -> Vec<(Address, u32)> {
+        for _ in 0..8 {
+            self.health.changed().await.unwrap();
+        }
+        let mut paid = Vec::new();
+        while let Ok(news) = self.news.try_recv() {
+            if let News::Paid(payee, nonce) = news {
+                paid.push((payee, nonce));
+            }
+        }
+        assert_eq!(self.health.borrow().trouble, None);
+        paid
+    }
+
+    /// Waits until the pot of an address is said to have this balance.
+    async fn sees(&mut self, address: Address, balance: Wei) {
+        let seen = |news| matches!(news, Some(News::Seen(of, Some(PayerAccount { balance: has, .. }))) if of == address && has == balance);
+        let looked = async { while !seen(self.news.recv().await) {} };
+        tokio::time::timeout(Duration::from_secs(20), looked).await.unwrap();
+    }
+
+    async fn stop(self) {
+        drop(self.jobs);
+        self.task.await.unwrap();
+    }
+}
+
+/// The payee redeems a ticket, in a block of its own.
+async fn redeem(world: &World, claim: &Claim) {
+    let chain: &dyn Chain = &world.chain;
+    let shown = OnionPay::Claim::new(claim, claim.session.face, false).unwrap();
+    let call = Call::new(&chain.domain(), &OnionPay::redeemCall { claim: shown }, Wei::ZERO);
+    chain.send(&payee(), call, Limits { gas: 300_000, price: 9 * GWEI }).await.unwrap();
+    world.chain.mine().unwrap();
+}
+
+// pay.pot.5
+#[tokio::test]
+async fn a_redemption_that_is_taken_back_frees_nothing() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let claim = world.claim(0, 7);
+    let redeemed = vec![(payee().address(), 7)];
+    let mut running = Running::start(&world, &folder).await;
+    running.keep(&claim, true).await;
+    for again in [false, true] {
+        redeem(&world, &claim).await;
+        assert_eq!(running.paid().await, [], "it may be taken back");
+        world.chain.mine().unwrap();
+        assert_eq!(running.paid().await, []);
+        if !again {
+            world.chain.reorganise(2, true).unwrap();
+            for _ in 0..4 {
+                world.chain.mine().unwrap();
+                assert_eq!(running.paid().await, [], "it was taken back");
+            }
+        }
+    }
+    world.chain.mine().unwrap();
+    assert_eq!(running.paid().await, redeemed);
+    for _ in 0..3 {
+        world.chain.mine().unwrap();
+        assert_eq!(running.paid().await, [], "it is told once");
+    }
+    running.stop().await;
+}
+
+// pay.pot.5
+#[tokio::test]
+async fn what_was_redeemed_while_nobody_looked_is_found_at_the_start() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let (claim, open) = (world.claim(0, 3), world.claim(0, 4));
+    let mut running = Running::start(&world, &folder).await;
+    running.keep(&claim, true).await;
+    running.keep(&open, true).await;
+    running.stop().await;
+    redeem(&world, &claim).await;
+    // More blocks than are ever read back.
+    for _ in 0..2_100 {
+        world.chain.mine().unwrap();
+    }
+    for _ in 0..2 {
+        // Told, but the process ends before the wallet has it on disk.
+        let mut running = Running::start(&world, &folder).await;
+        assert_eq!(running.paid().await, [(payee().address(), 3)]);
+        running.stop().await;
+    }
+    let mut running = Running::start(&world, &folder).await;
+    running.paid().await;
+    running.keep(&claim, false).await;
+    running.stop().await;
+    let mut running = Running::start(&world, &folder).await;
+    assert_eq!(running.paid().await, []);
+    // And while it runs, of blocks that came all at once.
+    redeem(&world, &open).await;
+    for _ in 0..2_100 {
+        world.chain.mine().unwrap();
+    }
+    assert_eq!(running.paid().await, [(payee().address(), 4)]);
+    running.stop().await;
+}
+
+// pay.pot.5
+#[tokio::test]
+async fn a_debt_that_is_found_after_its_redemption_is_not_kept_to_its_end() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let claim = world.claim(0, 3);
+    let mut running = Running::start(&world, &folder).await;
+    redeem(&world, &claim).await;
+    for _ in 0..3 {
+        world.chain.mine().unwrap();
+    }
+    running.paid().await;
+    // The payee's ROTATE was lost, and came later.
+    running.keep(&claim, true).await;
+    assert_eq!(running.paid().await, [(payee().address(), 3)]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_pot_is_looked_at_again_after_a_reorganisation() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let mut running = Running::start(&world, &folder).await;
+    let owner = payer(1).address();
+    running.jobs.send(Job::Watch(owner)).unwrap();
+    let chain: &dyn Chain = &world.chain;
+    let before = chain.account(owner, payments::chain::At::Latest).await.unwrap().balance;
+    running.sees(owner, before).await;
+    for blocks in 1..=2 {
+        let more = Wei(5);
+        world.call(1, &OnionPay::depositCall { owner }, more);
+        running.sees(owner, before.saturating_add(more)).await;
+        world.chain.mine().unwrap();
+        running.paid().await;
+        world.chain.reorganise(2, true).unwrap();
+        for _ in 0..blocks {
+            world.chain.mine().unwrap();
+        }
+        running.sees(owner, before).await;
+    }
+    running.stop().await;
+}
