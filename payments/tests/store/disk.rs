@@ -108,8 +108,8 @@ impl StorageBackend for Shared {
     fn sync_data(&self) -> std::io::Result<()> {
         let mut disk = self.disk();
         disk.step()?;
-        disk.unsynced.clear();
-        disk.durable = disk.seen.clone();
+        let Disk { durable, unsynced, .. } = &mut *disk;
+        unsynced.drain(..).for_each(|change| apply(durable, &change));
         Ok(())
     }
 

@@ -8,4 +8,6 @@ mod disk;
 #[cfg(test)]
 mod file;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod thread;
