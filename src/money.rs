@@ -23,17 +23,19 @@ use crate::keystore;
 use crate::outside;
 use crate::wallet::{keystore as purse, password};
 
-/// The gas of a redemption, as faces and limits are reckoned.
-pub(crate) const REDEMPTION_GAS: u64 = 75_000;
 /// How often the chain is looked at.
 const EVERY: Duration = Duration::from_secs(2);
-/// How often a chain that cannot be reached at the start is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
+/// How long a daemon waits for the chain before it starts without.
+const START: Duration = Duration::from_secs(10);
 
 /// Connects to the chain of a network; `rpc` instead of what its file says, if that is not empty.
 pub(crate) async fn connect(chain: &NetworkChain, rpc: &[String]) -> Result<Rpc, Error> {
+    Rpc::connect(place(chain, rpc)).await
+}
+
+fn place(chain: &NetworkChain, rpc: &[String]) -> Config {
     let urls = if rpc.is_empty() { chain.rpc.clone() } else { rpc.to_vec() };
-    Rpc::connect(Config::new(urls, Domain { chain_id: chain.id, contract: chain.contract })).await
+    Config::new(urls, Domain { chain_id: chain.id, contract: chain.contract })
 }
 
 /// Refuses a chain that cannot be asked anywhere.
@@ -55,7 +57,6 @@ struct Opened {
     chain: Arc<dyn Chain>,
     owner: Address,
     signer: Signer,
-    redemption_cost: Wei,
 }
 
 /// A relay's money; nothing on a free network.
@@ -72,7 +73,7 @@ pub(crate) async fn of_relay(
         );
     };
     let (owner, asks) = (payment.owner, Asks { forward: payment.ask.0, exit: payment.exit_ask.0 });
-    let Opened { chain, owner, signer, redemption_cost } = open(chain, wallet, Some(owner)).await?;
+    let Opened { chain, owner, signer } = open(chain, wallet, Some(owner)).await?;
     let store = state.join("money.redb");
     Ok(Some(router::money::Money {
         chain,
@@ -81,8 +82,8 @@ pub(crate) async fn of_relay(
         seed: keystore::money_seed(&state.join("money.seed"), &store)?,
         store,
         asks,
-        face: Face::Costs(redemption_cost),
-        redemption_cost,
+        face: Face::Costs(wallet.redemption_cost.unwrap_or_default()),
+        redemption_cost: wallet.redemption_cost,
         max_value: wallet.max_draw,
         gas_price: wallet.gas_price.0,
         every: EVERY,
@@ -97,7 +98,7 @@ pub(crate) async fn of_client(
     state: &Path,
 ) -> anyhow::Result<Option<client::money::Money>> {
     let Some((chain, wallet)) = require(view, wallet, "a client pays")? else { return Ok(None) };
-    let Opened { chain, owner, signer, redemption_cost } = open(chain, wallet, None).await?;
+    let Opened { chain, owner, signer } = open(chain, wallet, None).await?;
     keystore::private_folder(state)?;
     let store = state.join("money.redb");
     Ok(Some(client::money::Money {
@@ -106,7 +107,7 @@ pub(crate) async fn of_client(
         signer,
         seed: keystore::money_seed(&state.join("money.seed"), &store)?,
         store,
-        redemption_cost,
+        redemption_cost: wallet.redemption_cost,
         max_value: wallet.max_draw,
         gas_price: wallet.gas_price.0,
         every: EVERY,
@@ -133,26 +134,20 @@ fn require<'a>(
     Ok(Some((chain, wallet)))
 }
 
-/// Opens the wallet, then waits for the chain, however long that takes.
+/// Opens the wallet, and looks at the chain; while no RPC answers it goes on with what is known (pay.pot.6).
 async fn open(chain: &NetworkChain, wallet: &Wallet, owner: Option<Address>) -> anyhow::Result<Opened> {
     let locked = purse::read(&wallet.file)?;
     let signer =
         locked.open(password::of(&wallet.file, wallet.password_file.as_deref(), false)?.as_bytes())?;
     let owner = owner.unwrap_or_else(|| signer.address());
-    let mut said = String::new();
-    let (rpc, price, account) = loop {
-        match look(chain, wallet, owner).await {
-            Ok(found) => break found,
-            Err(error) if error.passes() => {
-                let problem = error.to_string();
-                if said != problem {
-                    tracing::warn!("payments: {problem}");
-                    said = problem;
-                }
-                tokio::time::sleep(AGAIN).await;
-            }
-            Err(error) => return Err(error.into()),
+    let looked = tokio::time::timeout(START, look(chain, wallet, owner)).await;
+    let (rpc, account) = match looked.unwrap_or_else(|_| Err(Error::Down("no answer in time".to_owned()))) {
+        Ok(found) => found,
+        Err(error) if error.passes() => {
+            tracing::warn!("payments: {error}; until then nothing new is opened, and what is open goes on");
+            return Ok(Opened { chain: Arc::new(Rpc::new(place(chain, &wallet.rpc))?), owner, signer });
         }
+        Err(error) => return Err(error.into()),
     };
     if signer.address() != owner && account.signer != Some(signer.address()) {
         bail!(
@@ -165,17 +160,14 @@ async fn open(chain: &NetworkChain, wallet: &Wallet, owner: Option<Address>) -> 
     if let Some(problem) = problem(&account, signer.address()) {
         tracing::warn!("payments: {problem}");
     }
-    let estimate = Wei(price.saturating_mul(REDEMPTION_GAS.into())).max(Wei(1));
-    let redemption_cost = wallet.redemption_cost.unwrap_or(estimate);
-    Ok(Opened { chain: Arc::new(rpc), owner, signer, redemption_cost })
+    Ok(Opened { chain: Arc::new(rpc), owner, signer })
 }
 
-/// The chain, what one gas costs there, and the pot.
-async fn look(chain: &NetworkChain, wallet: &Wallet, owner: Address) -> Result<(Rpc, u128, Account), Error> {
+/// The chain, and the pot.
+async fn look(chain: &NetworkChain, wallet: &Wallet, owner: Address) -> Result<(Rpc, Account), Error> {
     let rpc = connect(chain, &wallet.rpc).await?;
-    let price = rpc.fees().await?.price();
     let account = (&rpc as &dyn Chain).account(owner, At::Latest).await?;
-    Ok((rpc, price, account))
+    Ok((rpc, account))
 }
 
 /// Why a pot cannot pay, and what to do.

@@ -38,8 +38,8 @@ pub struct Money {
     pub seed: [u8; 32],
     /// The file of the store.
     pub store: PathBuf,
-    /// Our own estimate of what a redemption costs.
-    pub redemption_cost: Wei,
+    /// Our own estimate of what a redemption costs; `None` to go by what gas costs.
+    pub redemption_cost: Option<Wei>,
     /// The most that one draw may be worth.
     pub max_value: Wei,
     /// The most wei per gas.
@@ -70,7 +70,7 @@ impl Money {
     pub(crate) fn open(self) -> Result<(Payer, Opened), OpenError> {
         let (records, notes, writer) = treasury::open(&self.store)?;
         let limits = WalletLimits {
-            redemption_cost: self.redemption_cost,
+            redemption_cost: self.redemption_cost.unwrap_or_default(),
             max_open: MAX_OPEN,
             value: Wei(1),
             max_value: self.max_value,
@@ -83,6 +83,7 @@ impl Money {
             owner: self.owner,
             signer: self.signer,
             gas_price: self.gas_price,
+            tell_costs: self.redemption_cost.is_none(),
             every: self.every,
             nature: self.nature,
         };
@@ -109,6 +110,7 @@ impl Treasurer {
             while let Some(one) = news.recv().await {
                 shared.with_node(|node, now| {
                     node.with_payer(now, |payer, ledger| match one {
+                        News::Costs(cost) => payer.set_redemption_cost(cost),
                         News::Kept(_, id) => payer.persisted(now, ledger, id),
                         News::Pot(pot) => payer.own_pot(now, Some(pot)),
                         News::Paid(payee, nonce) => payer.redeemed(now, payee, nonce),

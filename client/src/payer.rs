@@ -89,6 +89,7 @@ impl Payer {
             payee.link = Some(link);
             self.links.retain(|_, of| *of != owner);
             self.links.insert(link, owner);
+            self.wallet.introduce(now.unix(), owner);
             // pay.account.1: the next draw moves the account to this link.
             payee.target = payee.target.max(paid + 1);
             if payee.target > 1 {
@@ -237,6 +238,11 @@ impl Payer {
             self.outgoing.remove(&link);
         }
         Some(link)
+    }
+
+    /// A redemption costs so much now.
+    pub const fn set_redemption_cost(&mut self, cost: Wei) {
+        self.wallet.set_redemption_cost(cost);
     }
 
     /// Our pot is seen on the chain.

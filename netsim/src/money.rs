@@ -54,7 +54,12 @@ impl Money {
             TillLimits { face: Face::Draws(self.face), min_value: Wei(1), draws: 64, max_payers: 1_000 };
         let mut till = Till::new(DOMAIN, self.owner(), self.secret, fresh, limits);
         till.restore(disk.records());
-        (self.asks, CashierConfig { owner: self.owner(), wallet: self.wallet(disk, 8), till })
+        let meters = disk.records().filter_map(|record| match record {
+            Record::Meter(row) => Some(row),
+            _ => None,
+        });
+        let meters = meters.collect();
+        (self.asks, CashierConfig { owner: self.owner(), wallet: self.wallet(disk, 8), till, meters })
     }
 
     /// What a client works with, as its disk has it.

@@ -126,6 +126,9 @@ pub enum Face {
 }
 
 impl Face {
+    /// What a redemption costs is not known yet: nothing is offered.
+    pub const UNKNOWN: Self = Self::Costs(Wei::ZERO);
+
     /// The face of sessions with draws of about `value`.
     pub fn of(self, value: Wei) -> Wei {
         match self {

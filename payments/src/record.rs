@@ -1,14 +1,14 @@
-//! What wallet and till keep on disk: one row per counterparty, one per win, one per meter.
+//! What wallet, till and their node keep on disk: one row per counterparty, one per win, one per payer's account.
 //!
 //! A row holds all that belongs together, so that a crash never leaves half of a change.
 
 use alloy_primitives::{Address, B256};
 use wire::{Full, Malformed, Reader, Writer};
 
-use crate::amount::Wei;
+use crate::amount::{Rate, Wei};
 use crate::claim::Claim;
 use crate::draw::MAX_DRAWS;
-use crate::frame::{Reason, Role};
+use crate::frame::Reason;
 use crate::session::{Session, Signature, read_address, read_hash, read_time, write_time};
 
 const VERSION: u8 = 1;
@@ -21,13 +21,15 @@ pub const MAX_ENDED: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId(pub u64);
 
-/// Whose changes are numbered: wallet and till each count their own.
+/// Whose changes are numbered: each counts its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Book {
     /// The payer's.
     Wallet,
     /// The payee's.
     Till,
+    /// What payers were charged; nobody waits for it.
+    Meters,
 }
 
 /// Names a record.
@@ -41,8 +43,8 @@ pub enum Key {
     Win(Address, u32),
     /// What a wallet owes for a win.
     Debt(Address, u32),
-    /// What was counted with a neighbour, in this role of ours.
-    Meter(Role, Address),
+    /// What a payer was charged.
+    Meter(Address),
 }
 
 impl Key {
@@ -52,8 +54,7 @@ impl Key {
             Self::Payee(payee) => (1, payee, 0),
             Self::Payer(payer) => (2, payer, 0),
             Self::Win(payer, nonce) => (3, payer, *nonce),
-            Self::Meter(Role::Payee, peer) => (4, peer, 0),
-            Self::Meter(Role::Payer, peer) => (5, peer, 0),
+            Self::Meter(payer) => (4, payer, 0),
             Self::Debt(payee, nonce) => (6, payee, *nonce),
         };
         let mut bytes = [0; 25];
@@ -92,7 +93,7 @@ pub enum Record {
     Payer(PayerRow),
     /// A win, which the redeemer is owed.
     Win(Claim),
-    /// What was counted with a neighbour.
+    /// What a payer was charged.
     Meter(MeterRow),
     /// What a wallet owes for a win.
     Debt(Debt),
@@ -199,17 +200,17 @@ pub struct PayerRow {
     pub ended: Vec<Ended>,
 }
 
-/// What was counted with a neighbour, in one role.
+/// What a payer was charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeterRow {
-    /// The neighbour.
-    pub peer: Address,
-    /// Our own role.
-    pub role: Role,
-    /// The cells billed so far.
+    /// Who pays.
+    pub payer: Address,
+    /// The cells that it was charged for.
     pub cells: u64,
     /// What they cost.
     pub due: Wei,
+    /// The highest rate of its circuits.
+    pub rate: Rate,
 }
 
 impl Record {
@@ -219,7 +220,7 @@ impl Record {
             Self::Payee(row) => Key::Payee(row.payee),
             Self::Payer(row) => Key::Payer(row.payer),
             Self::Win(claim) => Key::Win(claim.session.payer, claim.session.nonce),
-            Self::Meter(row) => Key::Meter(row.role, row.peer),
+            Self::Meter(row) => Key::Meter(row.payer),
             Self::Debt(debt) => Key::Debt(debt.payee, debt.nonce),
         }
     }
@@ -238,10 +239,10 @@ impl Record {
             }
             Self::Meter(row) => {
                 w.u8(4)?;
-                w.put(row.peer.as_slice())?;
-                w.u8(row.role.number())?;
+                w.put(row.payer.as_slice())?;
                 w.u64(row.cells)?;
                 write_wide(&mut w, row.due)?;
+                w.u64(row.rate.0)?;
             }
             Self::Debt(debt) => debt.write(&mut w)?,
         }
@@ -262,10 +263,10 @@ impl Record {
             2 => Self::Payer(PayerRow::read(&mut r)?),
             3 => Self::Win(Claim::decode(r.take(Claim::SIZE, "claim")?)?),
             4 => Self::Meter(MeterRow {
-                peer: read_address(&mut r, "peer")?,
-                role: Role::from_number(r.u8("role")?)?,
+                payer: read_address(&mut r, "payer")?,
                 cells: r.u64("cells")?,
                 due: Wei::read_wide(&mut r, "due")?,
+                rate: Rate(r.u64("rate")?),
             }),
             5 => Self::Debt(Debt::read(&mut r)?),
             _ => return Err(Malformed("record kind")),
@@ -507,7 +508,7 @@ mod tests {
                 ended: vec![ended; MAX_ENDED],
             }),
             Record::Win(Claim { session, draw: 30, link: B256::ZERO, rand: B256::ZERO, signature }),
-            Record::Meter(MeterRow { peer: Address::ZERO, role: Role::Payer, cells: 31, due: Wei(32) }),
+            Record::Meter(MeterRow { payer: Address::ZERO, cells: 31, due: Wei(32), rate: Rate(33) }),
             Record::Debt(debt),
         ]
     }
@@ -528,7 +529,7 @@ mod tests {
     fn every_record_has_a_key_of_its_own() {
         let mut keys: Vec<_> = records().iter().map(|record| record.key().encode()).collect();
         keys.push(Key::Payer(Address::repeat_byte(24)).encode());
-        keys.push(Key::Meter(Role::Payee, Address::ZERO).encode());
+        keys.push(Key::Meter(Address::repeat_byte(1)).encode());
         keys.push(Key::Win(Address::repeat_byte(1), 4).encode());
         keys.sort_unstable();
         keys.dedup();

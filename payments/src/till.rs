@@ -166,6 +166,13 @@ impl Till {
         self.limits = limits;
     }
 
+    /// A redemption costs so much from now on.
+    pub const fn set_redemption_cost(&mut self, cost: Wei) {
+        if let Face::Costs(known) = &mut self.limits.face {
+            *known = cost;
+        }
+    }
+
     const fn place(&self, payer: Address, nonce: u32) -> Place {
         Place { domain: self.domain, payer, payee: self.payee, nonce }
     }
@@ -233,7 +240,7 @@ impl Till {
         let limit = if account.registered { RELAY_SESSIONS } else { CLIENT_SESSIONS };
         if account.signer == Address::ZERO {
             Answer::NoPot
-        } else if account.head_stale {
+        } else if account.head_stale || self.limits.face == Face::UNKNOWN {
             Answer::Stale
         } else if account.unlocking {
             Answer::Unlocking

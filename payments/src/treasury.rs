@@ -11,6 +11,7 @@ use alloy_primitives::Address;
 use tokio::sync::{mpsc, watch};
 
 use crate::abi::OnionPay::OnionPayEvents;
+use crate::amount::Wei;
 use crate::chain::{Account, At, Chain, Error as ChainError, Head};
 use crate::claim::Claim;
 use crate::record::{Book, Change, Key, Record, RecordId};
@@ -21,8 +22,10 @@ use crate::store::{Batch, Error as StoreError, Store, Table};
 use crate::till::PayerAccount;
 use crate::wallet::Pot;
 
+mod pots;
+
 /// The newest block may be so old, in seconds, before the chain counts as stale.
-const STALE: u64 = 60;
+pub const STALE: u64 = 60;
 /// The events of so many blocks are read; after more, everything is looked at instead.
 const SPAN: u64 = 2_000;
 /// Pots are looked at again after so many rounds, whatever events say.
@@ -39,9 +42,14 @@ pub enum Job {
     Redeem(Box<Claim>),
 }
 
+/// The gas of a redemption, as faces and limits are reckoned.
+pub const REDEMPTION_GAS: u64 = 75_000;
+
 /// What a node is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
+    /// What a redemption costs now.
+    Costs(Wei),
     /// All changes of the book up to this one are on disk.
     Kept(Book, RecordId),
     /// A watched pot; `None` if it could not be looked at.
@@ -66,7 +74,7 @@ pub struct Health {
     /// What has come of wins so far.
     pub totals: Totals,
     /// The faces of wins that are not paid yet.
-    pub unredeemed: crate::amount::Wei,
+    pub unredeemed: Wei,
 }
 
 /// Where a treasury gets the time (unix) and randomness from.
@@ -89,6 +97,8 @@ pub struct Settings {
     pub signer: Signer,
     /// The most wei per gas.
     pub gas_price: u128,
+    /// Whether [`News::Costs`] is wanted.
+    pub tell_costs: bool,
     /// How often the chain is looked at.
     pub every: Duration,
     /// Time and randomness.
@@ -110,8 +120,13 @@ pub fn open(path: &Path) -> Result<(Vec<Record>, Notes, Writer), OpenError> {
         Record::Debt(debt) => Some((debt.payee, debt.nonce)),
         _ => None,
     });
-    let notes = Notes { redemptions: Redeemer::restore(&store)?, debts: debts.collect() };
+    let (debts, redemptions) = (debts.collect(), Redeemer::restore(&store)?);
+    let (pots, old) = pots::restore(&store.scan(Table::Values)?, &records).map_err(OpenError::Record)?;
+    let notes = Notes { redemptions, pots, debts };
     let (writer, _) = crate::store::thread::spawn(store).map_err(OpenError::Thread)?;
+    if !old.is_empty() {
+        writer.write(old, |_| ());
+    }
     Ok((records, notes, writer))
 }
 
@@ -119,6 +134,7 @@ pub fn open(path: &Path) -> Result<(Vec<Record>, Notes, Writer), OpenError> {
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
     redemptions: Redemptions,
+    pots: BTreeMap<Address, PayerAccount>,
     debts: Vec<(Address, u32)>,
 }
 
@@ -144,7 +160,7 @@ const fn table(key: &Key) -> Table {
         Key::Payee(_) | Key::Debt(..) => Table::PayerSessions,
         Key::Payer(_) => Table::PayeeSessions,
         Key::Win(..) => Table::Wins,
-        Key::Meter(..) => Table::Counters,
+        Key::Meter(_) => Table::Counters,
     }
 }
 
@@ -157,6 +173,8 @@ pub struct Treasury {
     news: mpsc::UnboundedSender<News>,
     health: watch::Sender<Health>,
     watched: BTreeMap<Address, PayerAccount>,
+    /// Pots as they were seen before the start.
+    known: BTreeMap<Address, PayerAccount>,
     /// What our wallet owes, by payee and nonce, and whether it was asked if that is redeemed; events tell from then on.
     debts: BTreeMap<(Address, u32), bool>,
     head: Head,
@@ -190,6 +208,7 @@ impl Treasury {
             news,
             health,
             watched: BTreeMap::new(),
+            known: notes.pots,
             debts: notes.debts.iter().map(|debt| (*debt, false)).collect(),
             head: Head::default(),
             finalized: None,
@@ -266,7 +285,12 @@ impl Treasury {
             Ok(account) => self.seen(address, &account),
             Err(error) => {
                 self.trouble(Some(error.to_string()));
-                self.tell(News::Seen(address, None));
+                // pay.pot.6
+                let known = self.known.get(&address).map(|pot| PayerAccount { head_stale: true, ..*pot });
+                self.tell(News::Seen(address, known));
+                if let Some(pot) = known {
+                    self.watched.entry(address).or_insert(pot);
+                }
             }
         }
     }
@@ -283,6 +307,9 @@ impl Treasury {
         };
         if self.watched.insert(address, seen) != Some(seen) {
             self.tell(News::Seen(address, Some(seen)));
+            let mut batch = Batch::new();
+            batch.put(Table::Values, pots::key(address), pots::encode(&seen));
+            self.writer.write(batch, |_| ());
         }
     }
 
@@ -316,8 +343,14 @@ impl Treasury {
             Ok(head) => head.fresh((self.settings.nature.now)(), STALE),
             Err(error) => Err(error.clone()),
         };
-        self.set_stale(fresh.is_err());
+        if fresh.is_err() {
+            self.set_stale(true);
+        }
         let head = head?;
+        if self.rounds == 0 && self.settings.tell_costs {
+            let cost = chain.fees().await?.cost(REDEMPTION_GAS);
+            self.tell(News::Costs(cost.max(Wei(1))));
+        }
         let mut changed = BTreeSet::new();
         if self.rounds == 0 || self.has_lost_sight(&head).await {
             changed.extend(self.watched.keys().copied());
@@ -336,6 +369,8 @@ impl Treasury {
                 self.seen(address, &account);
             }
         }
+        // Not before all that was not seen meanwhile is.
+        self.set_stale(fresh.is_err());
         self.rounds = (self.rounds + 1) % AGAIN;
         self.head = head;
         self.settle().await?;

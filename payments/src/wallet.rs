@@ -231,11 +231,22 @@ impl Wallet {
         }
     }
 
+    /// We estimate that a redemption costs so much, from now on.
+    pub const fn set_redemption_cost(&mut self, cost: Wei) {
+        self.limits.redemption_cost = cost;
+    }
+
     /// A session of ours was redeemed on the chain.
     ///
     /// Fails if the payee had said that it did not win: then the payee is quarantined.
     pub fn redeemed(&mut self, unix: u64, payee: Address, nonce: u32) -> Result<(), WalletError> {
         self.with(unix, payee, |p, cx| p.redeemed(cx, nonce)).unwrap_or(Ok(()))
+    }
+
+    /// Says again which sessions are ours: a link that is new to the payee tells it nothing.
+    // pay.account.3
+    pub fn introduce(&mut self, unix: u64, payee: Address) {
+        self.with(unix, payee, |p, cx| p.introduce(cx));
     }
 
     /// What we would like a draw of this payee to be worth from its next session on.
@@ -350,6 +361,7 @@ impl Wallet {
     /// Why we do not sign this offer.
     // pay.offer.3, pay.pot.1
     fn refuse(&self, payee: Address, account: &Payee, offer: &Offer) -> Option<Refusal> {
+        let Some(pot) = self.pot else { return Some(Refusal::NoPot) };
         let limit = self.limits.redemption_cost.saturating_mul(2 * COSTS);
         if offer.face > limit {
             return Some(Refusal::Face { face: offer.face, limit });
@@ -364,7 +376,6 @@ impl Wallet {
         if account.debts.len() >= payee::MAX_WINS {
             return Some(Refusal::Wins);
         }
-        let Some(pot) = self.pot else { return Some(Refusal::NoPot) };
         match pot.only_payee {
             Some(other) if other != payee => return Some(Refusal::Bound(other)),
             _ if pot.unlocking => return Some(Refusal::Unlocking),

@@ -17,9 +17,13 @@ use payments::amount::Wei;
 use payments::claim::Claim;
 use payments::frame::{Frame, Level, Role};
 use payments::outgoing::Outgoing;
-use payments::record::{Book, Change, RecordId};
-use payments::till::{PayerAccount, Till};
+use payments::record::{Book, Change, MeterRow, RecordId};
+use payments::till::{PayerAccount, Till, TillError};
 use payments::wallet::{Pot, Wallet};
+
+mod meters;
+
+use meters::Meters;
 
 /// The cells that a draw is worth (pay.credit.3).
 const UNIT: u64 = 384;
@@ -53,6 +57,8 @@ pub struct CashierConfig {
     pub wallet: Wallet,
     /// Is paid by clients and relays.
     pub till: Till,
+    /// What they were charged before the start.
+    pub meters: Vec<MeterRow>,
 }
 
 /// A neighbour that pays or is paid.
@@ -71,6 +77,8 @@ struct Neighbour {
     counted: u64,
     still_since: Instant,
     compared: u64,
+    /// What it was charged, as the disk has it.
+    written: u128,
     /// What it was owed at the last tick, and since when that has not changed.
     owed: u128,
     owed_since: Instant,
@@ -103,12 +111,14 @@ pub struct Cashier {
     asked: BTreeMap<Address, Option<(LinkId, Frame)>>,
     outgoing: BTreeMap<LinkId, Outgoing>,
     requests: VecDeque<Request>,
+    meters: Meters,
     tick: Option<Instant>,
 }
 
 impl Cashier {
     /// A cashier without neighbours.
     pub fn new(config: CashierConfig) -> Self {
+        let meters = Meters::new(config.meters, &config.till);
         Self {
             owner: config.owner,
             wallet: config.wallet,
@@ -121,6 +131,7 @@ impl Cashier {
             asked: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             requests: VecDeque::new(),
+            meters,
             tick: None,
         }
     }
@@ -128,7 +139,8 @@ impl Cashier {
     /// A link to a registered relay stands.
     pub fn relay_up(&mut self, now: Now, ledger: &mut Ledger, link: LinkId, owner: Address) {
         self.links.insert(link, owner);
-        let neighbour = self.neighbour(now, ledger, owner, true);
+        let credited = self.till.credited(owner);
+        let neighbour = self.neighbour(now, ledger, owner, true, credited);
         neighbour.link = Some(link);
         self.look_up(owner);
         self.trust(ledger, owner);
@@ -157,26 +169,42 @@ impl Cashier {
         self.neighbours.get(&address).map(|neighbour| neighbour.account)
     }
 
-    fn neighbour(&mut self, now: Now, ledger: &mut Ledger, address: Address, relay: bool) -> &mut Neighbour {
+    /// The account of a neighbour, opened if there is none; `credited` is what it had paid before.
+    fn neighbour(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        address: Address,
+        relay: bool,
+        credited: Wei,
+    ) -> &mut Neighbour {
         if !self.neighbours.contains_key(&address) {
             self.make_room(ledger);
             self.tick.get_or_insert_with(|| now.after(TICK));
         }
-        let by_account = &mut self.by_account;
+        let (by_account, meters) = (&mut self.by_account, &mut self.meters);
+        let paid = self.wallet.paid(address).0;
         let neighbour = self.neighbours.entry(address).or_insert_with(|| {
             let account = ledger.open();
             by_account.insert(account, address);
+            let mut written = 0;
+            if let Some(account) = ledger.get_mut(account) {
+                // What we have paid ahead in another life is counted on when it says that it is there still.
+                (account.owed, account.committed, account.paid, account.due) = (paid, paid, paid, paid);
+                written = meters.resume(address, credited, account);
+            }
             Neighbour {
                 account,
                 link: None,
                 relay: false,
-                target: 0,
+                target: paid,
                 told: None,
                 dry: None,
                 counted: 0,
                 still_since: now.instant,
                 compared: 0,
-                owed: 0,
+                written,
+                owed: paid,
                 owed_since: now.instant,
                 reckoning: Reckoning::default(),
             }
@@ -197,6 +225,7 @@ impl Cashier {
         {
             ledger.close(neighbour.account);
             self.by_account.remove(&neighbour.account);
+            self.meters.forget(address);
             self.seen.remove(&address);
         }
     }
@@ -263,13 +292,21 @@ impl Cashier {
             }
             return Ok(());
         }
+        if matches!(frame, Frame::Session { .. }) && !self.seen.contains_key(&address) {
+            // One from before a restart is known without, and the draws that follow are not.
+            self.look_up(address);
+        }
         let seen = self.seen.get(&address);
         let credited = self.till.handle(now.unix(), address, frame, seen);
         self.route(Some((address, link)));
-        let credited = credited.map_err(|_| DropReason::Misbehaved)?;
+        let credited = match credited {
+            Err(TillError::Stale) => return Ok(()),
+            credited => credited.map_err(|_| DropReason::Misbehaved)?,
+        };
         if credited > Wei::ZERO {
             // pay.account.1: only who pays reveals the next draw.
-            let neighbour = self.neighbour(now, ledger, address, false);
+            let before = self.till.credited(address).saturating_sub(credited);
+            let neighbour = self.neighbour(now, ledger, address, false, before);
             neighbour.link = Some(link);
             neighbour.dry = None;
             let account = neighbour.account;
@@ -422,6 +459,12 @@ impl Cashier {
         self.seen.keys().copied().collect()
     }
 
+    /// A redemption costs so much now.
+    pub const fn set_redemption_cost(&mut self, cost: Wei) {
+        self.wallet.set_redemption_cost(cost);
+        self.till.set_redemption_cost(cost);
+    }
+
     /// Our own pot is seen on the chain.
     pub fn own_pot(&mut self, now: Now, pot: Option<Pot>) {
         self.wallet.on_account(now.unix(), pot);
@@ -433,7 +476,8 @@ impl Cashier {
         if let Some((id, change)) = self.wallet.poll_record() {
             return Some((Book::Wallet, id, change));
         }
-        self.till.poll_record().map(|(id, change)| (Book::Till, id, change))
+        let change = self.till.poll_record().map(|(id, change)| (Book::Till, id, change));
+        change.or_else(|| self.meters.poll())
     }
 
     /// A change is on disk, and all before it of the same book.
@@ -441,6 +485,7 @@ impl Cashier {
         match book {
             Book::Wallet => self.wallet.persisted(now.unix(), id),
             Book::Till => self.till.persisted(id),
+            Book::Meters => return,
         }
         let addresses: Vec<_> = self.neighbours.keys().copied().collect();
         for address in addresses {
@@ -493,7 +538,9 @@ impl Cashier {
         for (address, neighbour) in &mut self.neighbours {
             let Some(state) = ledger.get_mut(neighbour.account) else { continue };
             state.paid = self.wallet.paid(*address).0;
-            if state.cells_in != neighbour.counted {
+            let same = state.cells_in == neighbour.counted;
+            neighbour.written = self.meters.note(*address, state, same, neighbour.written);
+            if !same {
                 neighbour.counted = state.cells_in;
                 neighbour.still_since = now.instant;
             }

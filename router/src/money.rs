@@ -11,6 +11,7 @@ use payments::Address;
 use payments::amount::Wei;
 use payments::chain::Chain;
 use payments::offer::Face;
+use payments::record::Record;
 use payments::session::Signer;
 use payments::store::thread::Writer;
 use payments::till::{Till, TillLimits};
@@ -47,8 +48,8 @@ pub struct Money {
     pub asks: Asks,
     /// What a win pays.
     pub face: Face,
-    /// Our own estimate of what a redemption costs.
-    pub redemption_cost: Wei,
+    /// Our own estimate of what a redemption costs; `None` to go by what gas costs.
+    pub redemption_cost: Option<Wei>,
     /// The most that one draw to another relay may be worth.
     pub max_value: Wei,
     /// The most wei per gas.
@@ -73,7 +74,7 @@ impl Money {
         let (records, notes, writer) = treasury::open(&self.store)?;
         let domain = self.chain.domain();
         let limits = WalletLimits {
-            redemption_cost: self.redemption_cost,
+            redemption_cost: self.redemption_cost.unwrap_or_default(),
             max_open: MAX_OPEN,
             value: Wei(1),
             max_value: self.max_value,
@@ -81,6 +82,11 @@ impl Money {
         let mut wallet = Wallet::new(domain, self.owner, self.signer.clone(), self.seed, limits);
         wallet.restore(records.iter().cloned());
         let limits = TillLimits { face: self.face, min_value: Wei(1), draws: DRAWS, max_payers: MAX_PAYERS };
+        let meters = records.iter().filter_map(|record| match record {
+            Record::Meter(row) => Some(*row),
+            _ => None,
+        });
+        let meters = meters.collect();
         let mut till = Till::new(domain, self.owner, self.seed, fresh, limits);
         till.restore(records);
         let money = treasury::Settings {
@@ -88,10 +94,15 @@ impl Money {
             owner: self.owner,
             signer: self.signer,
             gas_price: self.gas_price,
+            tell_costs: self.redemption_cost.is_none(),
             every: self.every,
             nature: self.nature,
         };
-        Ok((self.asks, CashierConfig { owner: money.owner, wallet, till }, Opened { money, notes, writer }))
+        Ok((
+            self.asks,
+            CashierConfig { owner: money.owner, wallet, till, meters },
+            Opened { money, notes, writer },
+        ))
     }
 }
 
@@ -114,6 +125,7 @@ impl Treasurer {
             while let Some(one) = news.recv().await {
                 shared.with_node(|node, now| {
                     node.with_cashier(now, |cashier, ledger| match one {
+                        News::Costs(cost) => cashier.set_redemption_cost(cost),
                         News::Kept(book, id) => cashier.persisted(now, ledger, book, id),
                         News::Seen(address, Some(account)) => cashier.seen(now, ledger, address, account),
                         News::Seen(address, None) => cashier.not_seen(address),

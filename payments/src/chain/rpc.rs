@@ -3,7 +3,7 @@
 //! Several RPCs may be named. All must serve the same chain and contract. What changes is asked of the first that is not behind; what
 //! is final is asked of all, and two answers that cannot both be true are an error: then nothing more is believed.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,7 +61,8 @@ pub struct Rpc {
 struct Inner {
     config: Config,
     nodes: Vec<Arc<Node>>,
-    legacy: bool,
+    /// As the newest block said when fees were asked for last.
+    legacy: AtomicBool,
     /// The newest final block known: no RPC may say otherwise later.
     finalized: Mutex<Head>,
 }
@@ -69,20 +70,24 @@ struct Inner {
 impl Rpc {
     /// Connects: each RPC that answers must serve the right chain, with this contract at its address.
     pub async fn connect(config: Config) -> Result<Self, Error> {
+        let rpc = Self::new(config)?;
+        rpc.inner.fees().await?;
+        // The others too, now: one that is wrong is better known before it is needed. One that is down is looked at later.
+        for node in &rpc.inner.nodes {
+            if let Err(Failure::Answer(error)) = rpc.inner.check(node).await {
+                return Err(error);
+            }
+        }
+        Ok(rpc)
+    }
+
+    /// Asks nothing yet: each RPC is checked before its first answer is believed.
+    pub fn new(config: Config) -> Result<Self, Error> {
         let Config { timeout, attempts, pause, .. } = config;
         let patience = Patience { timeout, attempts, pause };
         let nodes = config.urls.iter().map(|url| Node::new(url, patience).map(Arc::new));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        let mut inner = Inner { config, nodes, legacy: false, finalized: Mutex::default() };
-        let latest = inner.first("eth_getBlockByNumber", ("latest", false)).await;
-        let latest: BlockReply = latest?;
-        inner.legacy = latest.base_fee_per_gas.is_none();
-        // The others too, now: one that is wrong is better known before it is needed. One that is down is looked at later.
-        for node in &inner.nodes {
-            if let Err(Failure::Answer(error)) = inner.check(node).await {
-                return Err(error);
-            }
-        }
+        let inner = Inner { config, nodes, legacy: AtomicBool::default(), finalized: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -299,11 +304,12 @@ impl Inner {
 
     async fn fees(&self) -> Result<Fees, Error> {
         let price: U128 = self.first("eth_gasPrice", ()).await?;
-        if self.legacy {
-            return Ok(Fees { base: 0, tip: price.to() });
-        }
         let block: BlockReply = self.first("eth_getBlockByNumber", ("latest", false)).await?;
-        let base: u128 = block.base_fee_per_gas.unwrap_or_default().to();
+        self.legacy.store(block.base_fee_per_gas.is_none(), Ordering::Relaxed);
+        let Some(base) = block.base_fee_per_gas else {
+            return Ok(Fees { base: 0, tip: price.to() });
+        };
+        let base: u128 = base.to();
         let tip: Result<U128, Error> = self.first("eth_maxPriorityFeePerGas", ()).await;
         // Not every chain knows the question.
         let tip = tip.map_or_else(|_| price.to::<u128>().saturating_sub(base), |tip| tip.to());
@@ -346,7 +352,7 @@ impl Chain for Rpc {
     }
 
     fn legacy(&self) -> bool {
-        self.inner.legacy
+        self.inner.legacy.load(Ordering::Relaxed)
     }
 
     fn head(&self, at: At) -> Answer<'_, Head> {

@@ -207,6 +207,11 @@ impl Payee {
         }
     }
 
+    pub(super) fn introduce(&self, cx: &mut Context<'_>) {
+        let said = self.sessions.iter().filter(|open| !matches!(open.state, State::Signed(_)));
+        said.for_each(|open| send_session(open, cx));
+    }
+
     fn send_want(&mut self, cx: &mut Context<'_>) {
         self.held = false;
         cx.send(Frame::Want { payer: cx.payer, floor: self.row.next_nonce, value: self.value });

@@ -1,6 +1,6 @@
 //! What a payer's treasury tells of redemptions: nothing that can be taken back, and nothing is missed.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use payments::Address;
@@ -8,7 +8,7 @@ use payments::abi::OnionPay;
 use payments::amount::Wei;
 use payments::chain::{Call, Chain, Limits};
 use payments::claim::Claim;
-use payments::record::{Book, Change, Debt, Key, Record, RecordId};
+use payments::record::{Book, Change, Debt, Held, Key, Opened, PayerRow, Record, RecordId};
 use payments::store::Error;
 use payments::till::PayerAccount;
 use payments::treasury::{Health, Job, Nature, News, OpenError, Settings, Treasury, open};
@@ -27,6 +27,8 @@ struct Running {
     health: watch::Receiver<Health>,
     task: JoinHandle<()>,
     kept: u64,
+    /// Redemptions that were told while something else was waited for.
+    told: Vec<(Address, u32)>,
 }
 
 impl Running {
@@ -39,17 +41,32 @@ impl Running {
             }
         };
         let settings = Settings {
-            chain: Arc::new(world.chain.clone()),
+            chain: world.line(),
             owner: payer(0).address(),
             signer: payer(0),
             gas_price: 50 * GWEI,
+            tell_costs: true,
             every: Duration::from_millis(2),
             nature: Nature { now: || NOW, random: || 4 },
         };
         let (tell, news) = mpsc::unbounded_channel();
         let (treasury, health) = Treasury::new(settings, notes, writer, tell);
         let (jobs, received) = mpsc::unbounded_channel();
-        Self { jobs, news, health, task: tokio::spawn(treasury.run(received)), kept: 0 }
+        Self { jobs, news, health, task: tokio::spawn(treasury.run(received)), kept: 0, told: Vec::new() }
+    }
+
+    /// Keeps what belongs to a key, until it is on disk.
+    async fn put(&mut self, key: Key, record: Option<Record>) {
+        self.kept += 1;
+        let change = Change { key, record };
+        self.jobs.send(Job::Keep(vec![(Book::Wallet, RecordId(self.kept), change)])).unwrap();
+        loop {
+            match self.news.recv().await.unwrap() {
+                News::Kept(Book::Wallet, id) if id == RecordId(self.kept) => return,
+                News::Paid(payee, nonce) => self.told.push((payee, nonce)),
+                _ => {}
+            }
+        }
     }
 
     /// Keeps a debt, or that it is paid, until it is on disk.
@@ -57,11 +74,7 @@ impl Running {
         let session = &claim.session;
         let (payee, nonce) = (session.payee, session.nonce);
         let debt = Debt { payee, nonce, face: session.face, expiry: session.expiry, denied: false };
-        let record = owed.then_some(Record::Debt(debt));
-        self.kept += 1;
-        let change = Change { key: Key::Debt(payee, nonce), record };
-        self.jobs.send(Job::Keep(vec![(Book::Wallet, RecordId(self.kept), change)])).unwrap();
-        while self.news.recv().await.unwrap() != News::Kept(Book::Wallet, RecordId(self.kept)) {}
+        self.put(Key::Debt(payee, nonce), owed.then_some(Record::Debt(debt))).await;
     }
 
     /// The redemptions that it tells of within some rounds.
@@ -69,7 +82,7 @@ impl Running {
         for _ in 0..8 {
             self.health.changed().await.unwrap();
         }
-        let mut paid = Vec::new();
+        let mut paid = std::mem::take(&mut self.told);
         while let Ok(news) = self.news.try_recv() {
             if let News::Paid(payee, nonce) = news {
                 paid.push((payee, nonce));
@@ -204,5 +217,40 @@ async fn a_pot_is_looked_at_again_after_a_reorganisation() {
         }
         running.sees(owner, before).await;
     }
+    running.stop().await;
+}
+
+// pay.pot.6
+#[tokio::test]
+async fn a_payer_with_an_open_session_is_known_at_a_start_without_a_chain_and_others_are_not() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let (open, other) = (payer(1).address(), payer(2).address());
+    let mut running = Running::start(&world, &folder).await;
+    let Claim { session, signature, link, .. } = world.claim(1, 5);
+    let opened = Opened { session, signature, draws: 8, value: Wei(1), index: 3 };
+    let sessions = vec![Held { opened, link, salt: [1; 16] }];
+    let row = PayerRow { payer: open, sessions, ..PayerRow::default() };
+    running.put(Key::Payer(open), Some(Record::Payer(row))).await;
+    let mut seen = Vec::new();
+    for owner in [open, other] {
+        running.jobs.send(Job::Watch(owner)).unwrap();
+        seen.push(loop {
+            if let News::Seen(of, pot) = running.news.recv().await.unwrap() {
+                assert_eq!(of, owner);
+                break pot.unwrap();
+            }
+        });
+    }
+    running.stop().await;
+    world.budget.store(0, Ordering::SeqCst);
+    let mut running = Running::start(&world, &folder).await;
+    for (owner, expected) in [(open, Some(PayerAccount { head_stale: true, ..seen[0] })), (other, None)] {
+        running.jobs.send(Job::Watch(owner)).unwrap();
+        while running.news.recv().await.unwrap() != News::Seen(owner, expected) {}
+    }
+    assert!(running.health.borrow().trouble.as_ref().is_some_and(|told| told.contains("no RPC answers")));
+    // It is fresh once it has been seen again.
+    world.budget.store(i64::MAX, Ordering::SeqCst);
+    while running.news.recv().await.unwrap() != News::Seen(open, Some(seen[0])) {}
     running.stop().await;
 }

@@ -150,8 +150,12 @@ impl World {
         let notes = Redeemer::restore(&store).unwrap();
         let (writer, thread) = spawn(store).unwrap();
         self.thread = Some(thread);
-        let line = Line { chain: self.chain.clone(), budget: Arc::clone(&self.budget) };
-        Redeemer::new(notes, Arc::new(line), writer, payee(), payee().address(), PRICE)
+        Redeemer::new(notes, self.line(), writer, payee(), payee().address(), PRICE)
+    }
+
+    /// The chain, at the end of a line that goes dead with the budget.
+    pub(crate) fn line(&self) -> Arc<dyn Chain> {
+        Arc::new(Line { chain: self.chain.clone(), budget: Arc::clone(&self.budget) })
     }
 
     /// After the redeemer is gone: waits until its file is closed.

@@ -39,7 +39,7 @@ const fn table(key: &Key) -> Table {
         Key::Payee(_) | Key::Debt(..) => Table::PayerSessions,
         Key::Payer(_) => Table::PayeeSessions,
         Key::Win(..) => Table::Wins,
-        Key::Meter(..) => Table::Counters,
+        Key::Meter(_) => Table::Counters,
     }
 }
 

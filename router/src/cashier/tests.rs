@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use circuit::keys::Random;
 use payments::offer::Face;
+use payments::record::{Key, Record};
 use payments::session::{Domain, Signer};
 use payments::till::TillLimits;
 use payments::wallet::WalletLimits;
@@ -32,9 +33,20 @@ fn wallet(number: u8) -> Wallet {
 }
 
 fn cashier() -> Cashier {
+    restarted(&BTreeMap::new(), 2)
+}
+
+/// A cashier that continues what is on a disk.
+fn restarted(disk: &BTreeMap<Key, Record>, fresh: u8) -> Cashier {
     let limits = TillLimits { face: Face::Draws(1_000), min_value: Wei(1), draws: 64, max_payers: 10 };
-    let till = Till::new(DOMAIN, signer(1).address(), [1; 32], [2; 32], limits);
-    Cashier::new(CashierConfig { owner: signer(1).address(), wallet: wallet(1), till })
+    let mut till = Till::new(DOMAIN, signer(1).address(), [1; 32], [fresh; 32], limits);
+    till.restore(disk.values().cloned());
+    let meters = disk.values().filter_map(|record| match record {
+        Record::Meter(row) => Some(*row),
+        _ => None,
+    });
+    let meters = meters.collect();
+    Cashier::new(CashierConfig { owner: signer(1).address(), wallet: wallet(1), till, meters })
 }
 
 fn account(number: u8) -> PayerAccount {
@@ -75,11 +87,18 @@ struct Payer {
     wallet: Wallet,
     address: Address,
     held: Vec<Frame>,
+    /// That of the cashier.
+    disk: BTreeMap<Key, Record>,
 }
 
 impl Payer {
     fn new(number: u8) -> Self {
-        Self { wallet: wallet(number), address: signer(number).address(), held: vec![] }
+        Self {
+            wallet: wallet(number),
+            address: signer(number).address(),
+            held: vec![],
+            disk: BTreeMap::new(),
+        }
     }
 
     /// Carries frames both ways until nothing moves; draws are held back if `hold`.
@@ -106,7 +125,11 @@ impl Payer {
                 cashier.seen(now, ledger, address, account(9));
                 moved = true;
             }
-            while let Some((book, id, _)) = cashier.poll_record() {
+            while let Some((book, id, change)) = cashier.poll_record() {
+                match change.record {
+                    Some(record) => drop(self.disk.insert(change.key, record)),
+                    None => drop(self.disk.remove(&change.key)),
+                }
                 cashier.persisted(now, ledger, book, id);
                 moved = true;
             }
@@ -207,4 +230,77 @@ fn a_payer_without_credit_is_told_now_and_then_and_left_in_the_end() {
         }
     }
     assert!(closed);
+}
+
+// pay.account.2, pay.account.3
+#[test]
+fn a_restart_leaves_a_payer_what_it_has_paid_ahead_but_no_more_than_a_window() {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let link = links()[0];
+    let mut payer = Payer::new(9);
+    let mut now = start();
+    let mut paid = 384 * 60;
+    payer.wallet.pay(now.unix(), cashier.owner(), Wei(paid));
+    payer.settle(&mut cashier, &mut ledger, link, false);
+    // The second time it is charged nothing before the crash, and the third time more than the disk knows.
+    for (start, (used, unwritten)) in (3..).zip([(7_000, 0), (0, 0), (400, 300)]) {
+        let account = cashier.account(link).unwrap();
+        ledger.meet(account, 1);
+        assert!(ledger.charge(account, 1, used));
+        for _ in 0..2 {
+            now.instant += Duration::from_secs(1);
+            now.unix_ms += 1_000;
+            cashier.handle_timeout(now, &mut ledger);
+        }
+        payer.settle(&mut cashier, &mut ledger, link, false);
+        assert!(ledger.charge(account, 1, unwritten));
+        let before = *ledger.get(account).unwrap();
+        (cashier, ledger) = (restarted(&payer.disk, start), Ledger::default());
+        payer.wallet.introduce(now.unix(), cashier.owner());
+        payer.settle(&mut cashier, &mut ledger, link, false);
+        assert_eq!(cashier.account(link), None, "not before it pays again");
+        paid += 384;
+        payer.wallet.pay(now.unix(), cashier.owner(), Wei(paid));
+        payer.settle(&mut cashier, &mut ledger, link, false);
+        let after = *ledger.get(cashier.account(link).unwrap()).unwrap();
+        let left = (before.credit + i128::from(unwritten)).min(8_192);
+        assert_eq!(after.credit, left + 384);
+        assert_eq!(after.credited - after.earned, after.credit.unsigned_abs());
+        assert_eq!((after.credited, after.cells_in), (paid, before.cells_in - unwritten));
+    }
+}
+
+// pay.account.2
+#[test]
+fn a_relay_that_restarts_pays_on_at_once_and_counts_on_what_it_paid_ahead_when_it_is_told() {
+    let mut ledger = Ledger::default();
+    let payee = signer(9).address();
+    let mut cashier = cashier();
+    let link = links()[0];
+    // It has paid in another life.
+    cashier.wallet.restore([Record::Payee(payments::record::PayeeRow {
+        payee,
+        tally: payments::record::Tally { value: Wei(100_000), draws: 100, ..Default::default() },
+        ..Default::default()
+    })]);
+    cashier.relay_up(start(), &mut ledger, link, payee);
+    let account = cashier.account_of(payee).unwrap();
+    ledger.engage(account, 1);
+    let state = *ledger.get(account).unwrap();
+    assert_eq!((state.owed, state.committed, state.paid), (100_000, 100_000, 100_000));
+    ledger.owe(account, 1, 1);
+    let noted = ledger.poll_note().unwrap();
+    cashier.noted(start(), &mut ledger, noted);
+    let target = cashier.wallet.snapshot().first().map(|payee| payee.target);
+    assert_eq!(target, Some(Wei(100_001 + 768)));
+    // The payee has charged 500 cells less than it was paid.
+    let meter = Frame::Meter { role: Role::Payee, cells: 5, due: Wei(99_501), credited: Wei(100_000) };
+    let mut now = start();
+    for _ in 0..5 {
+        now.instant += Duration::from_secs(1);
+        cashier.handle_timeout(now, &mut ledger);
+    }
+    cashier.handle(now, &mut ledger, link, &meter).unwrap();
+    // That cell is still owed.
+    assert_eq!(ledger.get(account).map(|a| a.owed), Some(99_502));
 }
