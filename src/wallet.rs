@@ -11,6 +11,7 @@ use payments::chain::action::Action;
 use payments::chain::rpc::Rpc;
 use payments::chain::{Account, At, Call, Chain, Error};
 use payments::session::Signer;
+use payments::treasury::{REDEMPTION_GAS, STALE};
 use payments::{Address, B256};
 use rand_core::Rng as _;
 use serde::Serialize;
@@ -115,6 +116,9 @@ struct OnChain {
     defaults: u16,
     /// What redeeming a win costs now.
     redemption: String,
+    /// Of which block this is, and how old that is, in seconds.
+    block: u64,
+    block_age: u64,
     /// Why the pot cannot pay, and what to do.
     problem: Option<&'static str>,
 }
@@ -181,6 +185,8 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
     if let Some(rpc) = place.chain().await? {
         let account = (&rpc as &dyn Chain).account(address, At::Latest).await?;
         let (purse, fees) = (rpc.purse(address).await?, rpc.fees().await?);
+        let head = rpc.head(At::Latest).await?;
+        let stale = head.fresh(outside::unix(), STALE).err();
         shown.chain = Some(OnChain {
             ether: purse.wei.to_string(),
             balance: account.balance.to_string(),
@@ -190,7 +196,9 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
             only_payee: account.only_payee.map(|payee| payee.to_string()),
             registered: account.registered,
             defaults: account.defaults,
-            redemption: fees.cost(money::REDEMPTION_GAS).to_string(),
+            redemption: fees.cost(REDEMPTION_GAS).to_string(),
+            block: head.number,
+            block_age: outside::unix().saturating_sub(head.time),
             problem: money::problem(&account, address),
         });
         let mut pairs = vec![
@@ -200,10 +208,13 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
             ("reserve", reserve_text(&account)),
             ("signer", account.signer.map_or_else(|| "nobody".to_owned(), |signer| signer.to_string())),
             ("registered", if account.registered { "as a relay" } else { "no" }.to_owned()),
-            ("redeeming a win costs", ether_text(fees.cost(money::REDEMPTION_GAS))),
+            ("redeeming a win costs", ether_text(fees.cost(REDEMPTION_GAS))),
         ];
         if let Some(payee) = account.only_payee {
             pairs.push(("pays only", payee.to_string()));
+        }
+        if let Some(stale) = stale {
+            pairs.push(("this is old", stale.to_string()));
         }
         if let Some(problem) = money::problem(&account, address) {
             pairs.push(("it cannot pay", problem.to_owned()));

@@ -224,8 +224,22 @@ pub(crate) fn create(
         file.persist_noclobber(path)?;
         Ok(File::open(folder)?.sync_all()?)
     };
-    write().with_context(|| format!("cannot write the wallet {}", path.display()))?;
+    write().map_err(|error| {
+        let advice = advice(&error);
+        error.context(format!("cannot write the wallet {}; {advice}", path.display()))
+    })?;
     Ok(signer)
+}
+
+/// What to do when a wallet cannot be written.
+fn advice(error: &anyhow::Error) -> &'static str {
+    let kinds =
+        error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    if kinds.into_iter().any(|kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)) {
+        "its disk is full, and nothing was written: make room there, or choose another place with --wallet, and repeat the command"
+    } else {
+        "nothing was written: check that its folder exists and that you may write there, and repeat the command"
+    }
 }
 
 /// A keystore file that was read.

@@ -3,17 +3,19 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use payments::B256;
 use payments::amount::Wei;
 use payments::chain::action::Action;
 use payments::chain::rpc::Rpc;
 use payments::chain::{Account, At, Call, Chain, Error, Limits, Receipt, View};
 use payments::session::Signer;
+use payments::treasury::STALE;
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
 use crate::output::Format;
+use crate::outside;
 use crate::wallet::{ether_text, reserve_text};
 
 /// How long a transaction is waited for, and how often it is looked for.
@@ -80,6 +82,7 @@ impl Plan {
 
     /// Shows everything, asks unless it is said already, and does it.
     pub(super) async fn run(self, yes: bool, output: Format) -> anyhow::Result<()> {
+        self.require_fresh().await?;
         let fees = self.rpc.fees().await?;
         // The base fee may double before the transaction is in a block.
         let price = fees.price().saturating_add(fees.base);
@@ -164,6 +167,15 @@ impl Plan {
             writeln!(out, "reserve: {} -> {}", reserve_text(before), reserve_text(after))?;
         }
         self.notes.iter().try_for_each(|note| writeln!(out, "note: {note}"))
+    }
+
+    /// Refuses to send to a chain that is behind: what it says of the pot may be old, and the transaction may never be in a block.
+    async fn require_fresh(&self) -> anyhow::Result<()> {
+        let head = self.rpc.head(At::Latest).await?;
+        let stale = head.fresh(outside::unix(), STALE);
+        stale.context(
+            "nothing was sent; name another RPC with --rpc, check this computer's clock, or try again later",
+        )
     }
 
     async fn wait(&self, hash: B256, what: &str) -> anyhow::Result<Receipt> {
