@@ -8,10 +8,12 @@ mod it {
     mod disk;
     mod e2e;
     mod faults;
+    mod kills;
     mod lab;
     mod logs;
     mod neighbour;
     mod outage;
+    mod paid;
     mod processes;
     mod replay;
     mod repo;
