@@ -168,6 +168,14 @@ impl Flows {
         self.carriers.get(&circuit).map(|carrier| carrier.streams.stats())
     }
 
+    /// Has the other end of a circuit give a sign of life.
+    pub fn ping(&mut self, circuit: CircuitKey) {
+        if let Some(carrier) = self.carriers.get_mut(&circuit) {
+            carrier.streams.ping();
+            self.touch(circuit);
+        }
+    }
+
     /// Takes a QUIC packet out of a body; an error ends the circuit (circuit.stream.2).
     pub fn handle_packet(
         &mut self,

@@ -6,8 +6,13 @@
 
 use std::collections::VecDeque;
 
-/// Credit for fewer cells is noted.
-const LOW_CELLS: i128 = 128;
+/// Credit for fewer cells is noted: half of what a client pays ahead (pay.credit.4).
+const LOW_CELLS: u64 = 768;
+/// A credit line in cells: 1 MiB of them at least, 64 MiB at most (pay.credit.2).
+const LINE_LEAST: u64 = 760;
+const LINE_MOST: u64 = 48_640;
+/// A credit line grows by this part of what was paid.
+const LINE_SHARE: u128 = 16;
 
 /// Names a neighbour's account; the name of one that is gone never names another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,10 +34,10 @@ pub struct Account {
     pub cells_in: u64,
     /// The highest rate of its circuits here.
     pub rate_in: u64,
-    /// The part of its credit that it was trusted with, as [`Ledger::set_line`] and its rate make it.
+    /// The part of its credit that it was trusted with, as [`Ledger::set_line`], its rate and its payments make it.
     pub line: u128,
-    line_cells: u64,
-    line_cap: u128,
+    /// What the line is at most; nothing for who is not trusted.
+    line_cap: Option<u128>,
     /// What our circuits have used at it.
     pub owed: u128,
     /// What is owed, and what it may make owed: the backward cells that it was granted and has not sent.
@@ -47,12 +52,23 @@ pub struct Account {
     pub due: u128,
     /// What it has been paid: more than that a client does not commit.
     pub paid: u128,
+    /// It says that our credit there is used up: it gets no forward cells for now.
+    pub paused: bool,
     noted: bool,
 }
 
 impl Account {
+    /// Makes the credit line, and what counts as low, what rate and payments make them now.
+    // pay.credit.2
     fn stretch(&mut self) {
-        let line = (u128::from(self.rate_in) * u128::from(self.line_cells)).min(self.line_cap);
+        let worth = |cells: u64| u128::from(self.rate_in) * u128::from(cells);
+        let Some(cap) = self.line_cap else {
+            self.low = worth(LOW_CELLS).cast_signed();
+            return;
+        };
+        let grown = worth(LINE_LEAST).saturating_add(self.credited / LINE_SHARE);
+        let line = grown.min(worth(LINE_MOST)).min(cap);
+        self.low = worth(LOW_CELLS / 2).max(line / 2).cast_signed();
         self.credit += line.cast_signed() - self.line.cast_signed();
         self.line = line;
     }
@@ -132,13 +148,16 @@ impl Ledger {
         if let Some(account) = self.get_mut(id) {
             account.credited += value;
             account.credit += value.cast_signed();
+            if account.line_cap.is_some() {
+                account.stretch();
+            }
         }
     }
 
-    /// Trusts the account with `cells` at its highest rate, but with `cap` at most.
-    pub fn set_line(&mut self, id: AccountId, cells: u64, cap: u128) {
+    /// Trusts the account with a credit line, but with `cap` at most.
+    pub fn set_line(&mut self, id: AccountId, cap: u128) {
         if let Some(account) = self.get_mut(id) {
-            (account.line_cells, account.line_cap) = (cells, cap);
+            account.line_cap = Some(cap);
             account.stretch();
         }
     }
@@ -149,7 +168,6 @@ impl Ledger {
             && rate > account.rate_in
         {
             account.rate_in = rate;
-            account.low = i128::from(rate) * LOW_CELLS;
             account.stretch();
         }
     }
@@ -258,6 +276,11 @@ impl Ledger {
         }
     }
 
+    /// Whether forward cells for the account are held back.
+    pub fn is_paused(&self, id: AccountId) -> bool {
+        self.get(id).is_some_and(|account| account.paused)
+    }
+
     /// Whether `cells` at `rate` are within what was paid; if not, the account is noted.
     pub fn covers(&mut self, id: AccountId, rate: u64, cells: u64) -> bool {
         let Some(account) = self.get(id) else { return false };
@@ -355,20 +378,43 @@ mod tests {
 
     // pay.credit.2
     #[test]
-    fn a_credit_line_follows_rate_and_cap() {
+    fn a_credit_line_follows_rate_payments_and_cap() {
         let mut ledger = Ledger::default();
         let id = ledger.open();
-        ledger.set_line(id, 100, 3_000);
+        ledger.set_line(id, 1 << 40);
         assert_eq!(ledger.get(id).map(|a| a.credit), Some(0), "nothing is trusted before there is a rate");
-        for (rate, line) in [(10, 1_000), (5, 1_000), (20, 2_000), (40, 3_000_i128)] {
+        for (rate, line) in [(10, 7_600), (5, 7_600), (20, 15_200_i128)] {
             ledger.meet(id, rate);
             assert_eq!(ledger.get(id).map(|a| (a.credit, a.line)), Some((line, line.cast_unsigned())));
         }
-        assert!(ledger.charge(id, 40, 50));
-        ledger.set_line(id, 0, 0);
-        assert_eq!(ledger.get(id).map(|a| a.credit), Some(-2_000));
+        let mut paid = 0;
+        for (more, line) in [(1_600, 15_300), (16_000_000, 64 * 15_200), (1, 64 * 15_200_i128)] {
+            ledger.credit(id, more);
+            paid += more.cast_signed();
+            assert_eq!(ledger.get(id).map(|a| (a.credit, a.line)), Some((paid + line, line.cast_unsigned())));
+        }
+        ledger.set_line(id, 3_000);
+        assert_eq!(ledger.get(id).map(|a| (a.credit, a.line)), Some((paid + 3_000, 3_000)));
+        assert!(ledger.charge(id, 1, u64::try_from(paid).unwrap() + 2_000));
+        ledger.set_line(id, 0);
+        assert_eq!(ledger.get(id).map(|a| (a.credit, a.line)), Some((-2_000, 0)));
         assert!(!ledger.charge(id, 1, 1));
         assert_eq!(ledger.reserve(id, 1, 1), 0);
+    }
+
+    // pay.credit.4
+    #[test]
+    fn credit_is_low_at_half_of_what_is_paid_ahead_or_trusted() {
+        let mut ledger = Ledger::default();
+        let (client, relay) = (ledger.open(), ledger.open());
+        ledger.meet(client, 10);
+        ledger.meet(relay, 10);
+        ledger.set_line(relay, 0);
+        let low = |ledger: &Ledger| [client, relay].map(|id| ledger.get(id).map(|a| a.low));
+        assert_eq!(low(&ledger), [Some(7_680), Some(3_840)]);
+        ledger.set_line(relay, 1 << 40);
+        ledger.credit(relay, 160_000);
+        assert_eq!(low(&ledger), [Some(7_680), Some(8_800)]);
     }
 
     #[test]

@@ -150,6 +150,16 @@ impl Origin {
         Some((name.0, name.1, granted))
     }
 
+    /// The cells of a paid circuit that came, and those that the last hop had started until the last of them.
+    pub fn arrivals(&self, key: CircuitKey) -> Option<(u64, u64)> {
+        match self.circuits.get(key)? {
+            Circuit { state: State::Open(layers), bill: Some(bill) } => {
+                Some((bill.received, layers.sealed_by(layers.hops().saturating_sub(1))))
+            }
+            _ => None,
+        }
+    }
+
     /// What the entry was told last, to be said again.
     pub fn granted(&self, key: CircuitKey) -> Option<(LinkId, CircuitWord, u64)> {
         let name = self.circuits.name(key, Side::Next)?;
@@ -239,7 +249,8 @@ impl Origin {
 
     /// Opens a cell in place: its circuit, and the hop (0 is the entry) where it starts.
     ///
-    /// After [`DropReason::BadLayer`] the circuit is to be closed.
+    /// After [`DropReason::BadLayer`] the circuit is to be closed, and after [`DropReason::NoCredit`], when the entry has
+    /// charged for more than it can have lost, the entry is to be left too.
     pub fn handle_cell(
         &mut self,
         now: Instant,
@@ -257,7 +268,7 @@ impl Origin {
             Some(bill) => bill.charge(&mut self.ledger, layers.sealed_by(0)),
             None => true,
         };
-        if honest { Ok((key, hop)) } else { Err((Some(key), DropReason::BadLayer)) }
+        if honest { Ok((key, hop)) } else { Err((Some(key), DropReason::NoCredit)) }
     }
 
     /// Seals a cell whose body is set for hop `last` (0 is the entry), in place, and says where it goes.

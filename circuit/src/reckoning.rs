@@ -1,16 +1,24 @@
 //! What a payer makes of the counts of its payee (docs/spec/03-payments.md section 4).
 
+use std::time::{Duration, Instant};
+
 use crate::error::DropReason;
 use crate::ledger::Account;
 
 /// Counts may differ by so many cells, and by one in a hundred.
 const WINDOW: u128 = 8_192;
+/// A payee that is without credit for so long has lost what was paid ahead.
+const DRY: Duration = Duration::from_secs(1);
+/// What it says of that is repeated within this time.
+const REPEATED: Duration = Duration::from_secs(3);
 
 /// How far the counts of a payee were ahead of ours so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reckoning {
     /// What was paid for nothing that we know of.
     lost: u128,
+    /// Since when the payee says that it has nothing, and when it said so last.
+    dry: Option<(Instant, Instant)>,
 }
 
 impl Reckoning {
@@ -32,28 +40,46 @@ impl Reckoning {
             account.committed = account.committed.saturating_sub(less);
             return Ok(());
         }
-        // pay.meter.1
-        let ahead = if still { here - there } else { due.saturating_sub(account.owed) };
-        self.lose(account, ahead);
-        if self.is_excessive(account) { Err(DropReason::Misbehaved) } else { Ok(()) }
-    }
-
-    /// The payee has nothing left of what it was paid ahead.
-    pub fn write_off(&mut self, account: &mut Account) {
-        self.lose(account, account.paid.saturating_sub(account.owed));
-    }
-
-    fn lose(&mut self, account: &mut Account, value: u128) {
+        // pay.meter.1: what was granted may be under way; what was paid ahead may be forgotten once, whatever it is.
         let most = WINDOW * u128::from(account.rate_out);
-        let value = value.min(most);
-        self.lost += value;
+        let ahead = if still { (here - there).min(most) } else { due.saturating_sub(account.committed) };
+        self.lose(account, ahead)
+    }
+
+    /// The payee says that it has nothing left of what it was paid ahead. Draws may be under way, or void behind a win; if
+    /// it says so for long, it has lost them.
+    ///
+    /// An error if it has lost more than it can explain.
+    // pay.meter.4
+    pub fn starved(&mut self, now: Instant, account: &mut Account) -> Result<(), DropReason> {
+        let since = match self.dry {
+            Some((since, last)) if last + REPEATED > now => since,
+            _ => now,
+        };
+        self.dry = Some((since, now));
+        if now.saturating_duration_since(since) >= DRY {
+            self.dry = None;
+            let most = WINDOW * u128::from(account.rate_out);
+            return self.lose(account, account.paid.saturating_sub(account.committed).min(most));
+        }
+        Ok(())
+    }
+
+    /// The payee has credit again.
+    pub const fn content(&mut self) {
+        self.dry = None;
+    }
+
+    /// Owes for what was lost, unless that is more than 1 % and the window in all: then our own count stands.
+    fn lose(&mut self, account: &mut Account, value: u128) -> Result<(), DropReason> {
+        let lost = self.lost + value;
+        if lost > account.owed / 100 + WINDOW * u128::from(account.rate_out) {
+            return Err(DropReason::Misbehaved);
+        }
+        self.lost = lost;
         account.owed += value;
         account.committed += value;
-    }
-
-    /// Whether more was lost than 1 % and the window.
-    pub fn is_excessive(&self, account: &Account) -> bool {
-        self.lost > account.owed / 100 + WINDOW * u128::from(account.rate_out)
+        Ok(())
     }
 }
 
@@ -79,13 +105,23 @@ mod tests {
         let mut own = account(2_000_000, 1_000_000);
         assert_eq!(reckoning.compare(&mut own, false, 1_000_500, 2_000_000), Ok(()));
         assert_eq!((own.owed, own.committed), (1_000_500, 1_000_500));
+        // What was granted may be under way.
+        own.committed += 10_000;
+        assert_eq!(reckoning.compare(&mut own, false, 1_010_500, 2_000_000), Ok(()));
+        assert_eq!((own.owed, own.committed), (1_000_500, 1_010_500));
+        own.committed = own.owed;
         // Less than ours says nothing while cells are under way.
         assert_eq!(reckoning.compare(&mut own, false, 900_000, 2_000_000), Ok(()));
         assert_eq!(own.owed, 1_000_500);
         // Little by little is not better than at once.
         let outcome = (0..100).map(|n| reckoning.compare(&mut own, false, 1_010_000 + n * 10_000, 2_000_000));
         assert!(outcome.last().is_some_and(|last| last.is_err()));
-        assert!(reckoning.is_excessive(&own));
+        // Our own count stands then, and what was believed before.
+        assert_eq!((own.owed, reckoning.lost), (1_090_000, 90_000));
+        let mut fresh = account(2_000_000, 1_000_000);
+        let mut reckoning = Reckoning::default();
+        assert!(reckoning.compare(&mut fresh, false, 1_200_000, 2_000_000).is_err());
+        assert_eq!((fresh.owed, fresh.committed), (1_000_000, 1_000_000));
     }
 
     // pay.meter.2
@@ -100,7 +136,33 @@ mod tests {
         let mut forgetful = account(2_000_000, 1_990_000);
         assert_eq!(reckoning.compare(&mut forgetful, true, 0, 0), Ok(()));
         assert_eq!(forgetful.owed, 2_000_000);
-        reckoning.write_off(&mut own);
-        assert!(own.owed <= own.paid && own.committed >= own.owed);
+    }
+
+    // pay.meter.4
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "an anchor for virtual time")]
+    fn a_payee_that_says_so_for_a_second_has_lost_what_was_paid_ahead_but_not_without_end() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut reckoning = Reckoning::default();
+        let mut own = account(2_000, 1_000);
+        for (ms, owed) in [(0, 1_000), (900, 1_000), (5_000, 1_000), (5_900, 1_000), (6_000, 2_000)] {
+            assert_eq!(reckoning.starved(at(ms), &mut own), Ok(()));
+            assert_eq!((own.owed, own.committed), (owed, owed), "{ms} ms");
+        }
+        own.paid = 3_000;
+        assert_eq!(reckoning.starved(at(7_000), &mut own), Ok(()));
+        reckoning.content();
+        assert_eq!(reckoning.starved(at(8_000), &mut own), Ok(()));
+        assert_eq!(own.owed, 2_000, "in between it had credit");
+        let mut left = false;
+        for ms in (10_000..200_000).step_by(500) {
+            own.paid = own.owed + 15_360;
+            left |= reckoning.starved(at(ms), &mut own).is_err();
+            if left {
+                break;
+            }
+        }
+        assert!(left && own.owed < 200_000, "{own:?}");
     }
 }

@@ -375,6 +375,7 @@ impl Relay {
                     }
                     opened => opened?,
                 };
+                // pay.credit.5
                 circuit.fare.charge_forward(&mut self.ledger)?;
                 circuit.meter.forward += 1;
                 if recognized == Recognized::Here {

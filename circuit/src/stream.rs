@@ -411,6 +411,11 @@ impl Streams {
         }
     }
 
+    /// Sends something that the peer acknowledges at once.
+    pub fn ping(&mut self) {
+        self.connection.ping();
+    }
+
     /// Closes the connection with a code; one more packet tells the peer.
     pub fn close(&mut self, now: Instant, code: u32) {
         self.started = true;

@@ -26,9 +26,11 @@ use crate::pool::{Circuit, Failure, Pool, Purpose, SPARE_LIFE, TestRun};
 use crate::socks::Credentials;
 
 mod attach;
+mod delivery;
 mod entry;
 mod pay;
 
+use delivery::Strikes;
 use entry::Entry;
 
 /// The most circuits of a client.
@@ -122,6 +124,8 @@ pub struct ClientNode {
     backoff: Backoff,
     /// Replies in a row that no honest path sends.
     bad_replies: u32,
+    /// Circuits over the entry that did not carry what was paid for.
+    strikes: Strikes,
     counts: ClientCounts,
 }
 
@@ -161,6 +165,7 @@ impl ClientNode {
             tick: Some(now.instant),
             backoff: Backoff::default(),
             bad_replies: 0,
+            strikes: Strikes::default(),
             counts: ClientCounts::default(),
         }
     }
@@ -273,6 +278,10 @@ impl ClientNode {
             Answered::Ready => self.opened(now, key),
             Answered::Refused(0, circuit::setup::Status::Unpaid) => {
                 self.not_credited(now);
+                self.lost(now, key, Failure::Refused(circuit::setup::Status::Unpaid));
+            }
+            Answered::Refused(hop, circuit::setup::Status::Unpaid) => {
+                self.not_passed_on(now, key, hop);
                 self.lost(now, key, Failure::Refused(circuit::setup::Status::Unpaid));
             }
             Answered::Refused(hop, status) => {
@@ -434,7 +443,11 @@ impl ClientNode {
         let (key, hop) = match self.origin.handle_cell(now.instant, link, word, packet.cell()) {
             Ok(opened) => opened,
             Err((key, reason)) => {
-                if let (Some(key), DropReason::BadLayer) = (key, reason) {
+                if let (Some(key), DropReason::BadLayer | DropReason::NoCredit) = (key, reason) {
+                    // pay.bill.3
+                    if reason == DropReason::NoCredit && self.entry_link() == self.origin.link(key) {
+                        self.leave_entry(now);
+                    }
                     self.close(now, key);
                     self.act(now);
                     self.settle(now);
@@ -454,7 +467,9 @@ impl ClientNode {
             circuit.received += 1;
             circuit.heard = now.instant;
             circuit.silent = None;
-            circuit.repeats = 0;
+            if circuit.probe.take().is_none() {
+                circuit.repeats = 0;
+            }
         }
         self.grant(key);
         if !honest {
@@ -586,6 +601,7 @@ impl Node for ClientNode {
             self.watch_entry(now);
             self.find_silence(now);
             self.grant_again(now);
+            self.watch_delivery(now);
             self.tick = Some(now.after(TICK));
         }
         self.settle(now);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use circuit::error::DropReason;
-use circuit::ledger::{AccountId, Ledger};
+use circuit::ledger::{Account, AccountId, Ledger};
 use circuit::link::LinkId;
 use circuit::node::Now;
 use circuit::reckoning::Reckoning;
@@ -19,8 +19,10 @@ use payments::wallet::{Pot, Refusal, Wallet};
 const UNIT: u64 = 384;
 /// What is paid ahead for forward cells and setups, in cells; backward cells are paid as they are granted.
 const AHEAD: u64 = 4 * UNIT;
-/// An entry that is not content for so long has lost what was paid ahead.
-const PAUSED: Duration = Duration::from_secs(1);
+/// After so many cells the counts are said, with the next draw (pay.meter.2).
+const METER: u64 = 4_096;
+/// Counts are said after so long without a cell.
+const QUIET: Duration = Duration::from_secs(5);
 /// Nothing is under way any more after so long without a cell.
 const STILL: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(500);
@@ -31,11 +33,13 @@ struct Payee {
     account: AccountId,
     link: Option<LinkId>,
     target: u128,
-    /// Since when it says that it has nothing, and when it said so last.
-    paused: Option<(Instant, Instant)>,
     reckoning: Reckoning,
-    /// What it was owed when that was looked at last, and since when that has not changed.
-    seen: u128,
+    /// The cells that it was told of.
+    claimed: u64,
+    /// The cells that it had not charged when it gave its counts last: under way, or dropped without credit.
+    uncharged: u64,
+    /// What it was owed and paid when that was looked at last, and since when neither has changed.
+    seen: [u128; 2],
     still_since: Instant,
 }
 
@@ -79,9 +83,10 @@ impl Payer {
                 account,
                 link: None,
                 target: paid,
-                paused: None,
                 reckoning: Reckoning::default(),
-                seen: paid,
+                claimed: 0,
+                uncharged: 0,
+                seen: [paid; 2],
                 still_since: now.instant,
             }
         });
@@ -133,60 +138,99 @@ impl Payer {
         link: LinkId,
         frame: &Frame,
     ) -> Result<(), DropReason> {
-        let Some((owner, payee)) = self.at(link) else { return Err(DropReason::Misbehaved) };
+        let Some((owner, _)) = self.at(link) else { return Err(DropReason::Misbehaved) };
         match frame {
-            Frame::Meter { role: Role::Payee, due, credited, .. } => {
-                let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
-                let still = payee.seen == state.owed
-                    && now.instant.saturating_duration_since(payee.still_since) >= STILL;
-                let outcome = payee.reckoning.compare(state, still, due.0, credited.0);
-                let account = payee.account;
-                self.noted(now, ledger, account);
-                return outcome;
+            Frame::Meter { role: Role::Payee, cells, due, credited } => {
+                self.note_uncharged(ledger, owner, *cells);
+                let compared = self.compare(now, ledger, owner, [due.0, credited.0]);
+                compared.inspect_err(|_| self.leave(now, owner))
             }
-            Frame::Credit(level) => self.told(now, ledger, owner, *level),
+            Frame::Credit(level) => {
+                self.stand(now, ledger, owner, *level).inspect_err(|_| self.leave(now, owner))
+            }
             frame if frame.is_for_payer() => {
                 let handled = self.wallet.handle(now.unix(), owner, frame);
                 self.paid(ledger, owner);
                 self.route();
-                handled.map_err(|_| DropReason::Misbehaved)?;
+                handled.map_err(|_| DropReason::Misbehaved)
             }
-            _ => {}
+            _ => Ok(()),
         }
+    }
+
+    fn note_uncharged(&mut self, ledger: &Ledger, owner: Address, charged: u64) {
+        if let Some(payee) = self.payees.get_mut(&owner)
+            && let Some(state) = ledger.get(payee.account)
+        {
+            payee.uncharged = state.cells_out.saturating_sub(charged);
+        }
+    }
+
+    /// The cells over a link that its entry has not charged, as it says.
+    pub fn uncharged(&self, link: LinkId) -> u64 {
+        let payee = self.links.get(&link).and_then(|owner| self.payees.get(owner));
+        payee.map_or(0, |payee| payee.uncharged)
+    }
+
+    /// The entry says what it has charged, and what it was credited.
+    fn compare(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        owner: Address,
+        [due, credited]: [u128; 2],
+    ) -> Result<(), DropReason> {
+        let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
+        let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
+        let still = payee.seen == [state.owed, state.paid]
+            && now.instant.saturating_duration_since(payee.still_since) >= STILL;
+        let outcome = payee.reckoning.compare(state, still, due, credited);
+        let account = payee.account;
+        self.noted(now, ledger, account);
+        outcome
+    }
+
+    /// The entry says how our credit stands there: it is paid ahead at once, not only when a draw is due.
+    // pay.credit.5
+    fn stand(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        owner: Address,
+        level: Level,
+    ) -> Result<(), DropReason> {
+        let Some(payee) = self.payees.get_mut(&owner) else { return Err(DropReason::Misbehaved) };
+        match level {
+            Level::Paused => return self.starved(now, ledger, owner),
+            Level::Low => self.pay(now, ledger, owner),
+            Level::Ok => payee.reckoning.content(),
+        }
+        self.route();
         Ok(())
     }
 
-    /// The entry says how our credit stands there.
-    fn told(&mut self, now: Now, ledger: &mut Ledger, owner: Address, level: Level) {
-        match level {
-            Level::Paused => self.starved(now, ledger, owner),
-            Level::Low | Level::Ok => {}
+    /// The entry has nothing of what was paid ahead.
+    pub fn starved(&mut self, now: Now, ledger: &mut Ledger, owner: Address) -> Result<(), DropReason> {
+        let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
+        let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
+        let outcome = payee.reckoning.starved(now.instant, state);
+        self.pay(now, ledger, owner);
+        self.route();
+        outcome
+    }
+
+    /// Pays an entry no more for a while: it has charged for more than it carried.
+    // pay.meter.1
+    pub fn leave(&mut self, now: Now, owner: Address) {
+        self.wallet.quarantine(now.unix(), owner);
+        if let Some(payee) = self.payees.get_mut(&owner) {
+            payee.reckoning = Reckoning::default();
         }
     }
 
-    /// The entry has nothing of what was paid ahead. Draws may be under way, or void behind a win; if it says so for long,
-    /// it is paid again, as long as that is little.
-    pub fn starved(&mut self, now: Now, ledger: &mut Ledger, owner: Address) {
-        let Some(payee) = self.payees.get_mut(&owner) else { return };
-        let Some(state) = ledger.get_mut(payee.account) else { return };
-        let since = match payee.paused {
-            Some((since, last)) if last + PAUSED > now.instant => since,
-            _ => now.instant,
-        };
-        payee.paused = Some((since, now.instant));
-        if now.instant.saturating_duration_since(since) >= PAUSED {
-            payee.paused = None;
-            payee.reckoning.write_off(state);
-        }
-        let account = payee.account;
-        self.noted(now, ledger, account);
-    }
-
-    /// Whether the entry has taken more than it can explain, or lied about draws (pay.meter.1).
-    pub fn distrusts(&self, ledger: &Ledger, owner: Address) -> bool {
-        let Some(payee) = self.payees.get(&owner) else { return false };
-        let Some(state) = ledger.get(payee.account) else { return false };
-        payee.reckoning.is_excessive(state) || self.wallet.quarantined(owner)
+    /// Whether a relay has lied or charged too much, and is not paid for a while.
+    pub fn distrusts(&self, owner: Address) -> bool {
+        self.wallet.quarantined(owner)
     }
 
     /// Why the entry is not paid, if it is not.
@@ -202,13 +246,28 @@ impl Payer {
         let unit = u128::from(state.rate_out) * u128::from(UNIT);
         let target = state.committed + u128::from(state.rate_out) * u128::from(AHEAD);
         if state.committed >= state.due || target >= payee.target + unit {
-            payee.target = payee.target.max(target);
-            state.due = state.committed + unit;
-            self.wallet.set_value(owner, Wei(unit));
-            self.wallet.pay(now.unix(), owner, Wei(payee.target));
-            self.paid(ledger, owner);
+            self.pay(now, ledger, owner);
             self.route();
         }
+    }
+
+    /// Pays an entry ahead, and says our counts with it when they are due.
+    fn pay(&mut self, now: Now, ledger: &mut Ledger, owner: Address) {
+        let Some(payee) = self.payees.get_mut(&owner) else { return };
+        let Some(state) = ledger.get_mut(payee.account) else { return };
+        let unit = u128::from(state.rate_out) * u128::from(UNIT);
+        payee.target = payee.target.max(state.committed + u128::from(state.rate_out) * u128::from(AHEAD));
+        state.due = state.committed + unit;
+        self.wallet.set_value(owner, Wei(unit));
+        self.wallet.pay(now.unix(), owner, Wei(payee.target));
+        let claim = claim(state);
+        // pay.meter.2
+        let due = (state.cells_out >= payee.claimed + METER).then_some(payee.link).flatten();
+        if let Some(link) = due {
+            payee.claimed = state.cells_out;
+            self.send(link, claim);
+        }
+        self.paid(ledger, owner);
     }
 
     fn paid(&self, ledger: &mut Ledger, owner: Address) {
@@ -289,11 +348,15 @@ impl Payer {
         let owners: Vec<_> = self.payees.keys().copied().collect();
         for owner in owners {
             self.paid(ledger, owner);
-            if let Some(payee) = self.payees.get_mut(&owner)
-                && let Some(state) = ledger.get(payee.account)
-                && payee.seen != state.owed
-            {
-                (payee.seen, payee.still_since) = (state.owed, now.instant);
+            let Some(payee) = self.payees.get_mut(&owner) else { continue };
+            let Some(state) = ledger.get(payee.account) else { continue };
+            if payee.seen != [state.owed, state.paid] {
+                (payee.seen, payee.still_since) = ([state.owed, state.paid], now.instant);
+            }
+            let quiet = now.instant.saturating_duration_since(payee.still_since) >= QUIET;
+            if let Some(link) = payee.link.filter(|_| quiet && payee.claimed != state.cells_out) {
+                payee.claimed = state.cells_out;
+                self.send(link, claim(state));
             }
         }
         self.route();
@@ -302,5 +365,15 @@ impl Payer {
     /// The wallet, to look at.
     pub const fn wallet(&self) -> &Wallet {
         &self.wallet
+    }
+}
+
+/// What we owe an entry, and have paid.
+const fn claim(account: &Account) -> Frame {
+    Frame::Meter {
+        role: Role::Payer,
+        cells: account.cells_out,
+        due: Wei(account.owed),
+        credited: Wei(account.paid),
     }
 }

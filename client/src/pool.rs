@@ -50,6 +50,8 @@ pub struct Circuit {
     pub received: u64,
     /// How often its grant was repeated since a cell came.
     pub(crate) repeats: u8,
+    /// When its exit was asked for a sign of life, and the cells that were sent before.
+    pub(crate) probe: Option<(Instant, u64)>,
 }
 
 impl Circuit {
@@ -67,6 +69,7 @@ impl Circuit {
             sent: 0,
             received: 0,
             repeats: 0,
+            probe: None,
         }
     }
 

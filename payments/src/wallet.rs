@@ -282,6 +282,12 @@ impl Wallet {
         self.payees.get(&payee).is_some_and(Payee::is_quarantined)
     }
 
+    /// Pays a payee no more for a while: it has charged for more than it carried.
+    // pay.meter.1
+    pub fn quarantine(&mut self, unix: u64, payee: Address) {
+        self.with(unix, payee, Payee::quarantine);
+    }
+
     /// Why no session is opened with the payee at the moment.
     pub fn refusal(&self, payee: Address) -> Option<Refusal> {
         self.payees.get(&payee)?.refusal

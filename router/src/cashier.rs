@@ -29,11 +29,11 @@ use meters::Meters;
 const UNIT: u64 = 384;
 /// What a relay pays ahead, in cells: forward cells that are under way while a draw is.
 const AHEAD: u64 = 2 * UNIT;
-/// The credit line of a registered relay, in cells: 1 MiB of them.
-const LINE: u64 = 760;
 /// A credit line is never above this part of the reserve.
 const LINE_PART: u128 = 256;
-/// How often a payer is told that its credit is low, at most.
+/// After so many cells the counts are said, with the next draw or tick (pay.meter.2).
+const METER: u64 = 4_096;
+/// How often a payer is told that its credit is low, or our counts, at most.
 const TELL: Duration = Duration::from_millis(200);
 /// Without credit for so long a client's circuits are closed, and a relay's.
 const PATIENCE_CLIENT: Duration = Duration::from_secs(30);
@@ -71,17 +71,24 @@ struct Neighbour {
     /// Up to what it is to be paid.
     target: u128,
     told: Option<Instant>,
+    /// It was told that nothing passes, and not yet that it does again.
+    stopped: bool,
     /// Since when it has had no credit.
     dry: Option<Instant>,
-    /// What it was charged for at the last tick, since when that has not changed, and what was compared.
+    /// What it was charged for at the last tick, since when that has not changed, and what it was told.
     counted: u64,
     still_since: Instant,
     compared: u64,
     /// What it was charged, as the disk has it.
     written: u128,
-    /// What it was owed at the last tick, and since when that has not changed.
-    owed: u128,
+    /// When it was last told our counts because it asked.
+    answered: Option<Instant>,
+    /// What it was owed and paid at the last tick, since when neither has changed, and the cells that it was told.
+    owed: [u128; 2],
     owed_since: Instant,
+    claimed: u64,
+    /// When it said that our credit is used up.
+    paused: Option<Instant>,
     reckoning: Reckoning,
 }
 
@@ -92,6 +99,8 @@ pub enum Request {
     Credited(AccountId),
     /// The circuits that are charged to the account are to be closed: it does not pay.
     Close(AccountId),
+    /// The circuits that are owed to the account are to be closed: it charges for what it does not carry, or lies.
+    Leave(AccountId),
 }
 
 /// Money with all neighbours.
@@ -199,13 +208,17 @@ impl Cashier {
                 relay: false,
                 target: paid,
                 told: None,
+                stopped: false,
                 dry: None,
                 counted: 0,
                 still_since: now.instant,
                 compared: 0,
                 written,
-                owed: paid,
+                answered: None,
+                owed: [paid; 2],
                 owed_since: now.instant,
+                claimed: 0,
+                paused: None,
                 reckoning: Reckoning::default(),
             }
         });
@@ -237,7 +250,7 @@ impl Cashier {
         };
         let bonded = self.seen.get(&address).filter(|seen| seen.registered && !seen.unlocking);
         let cap = bonded.map_or(0, |seen| seen.reserve.0 / LINE_PART);
-        ledger.set_line(neighbour.account, LINE, cap);
+        ledger.set_line(neighbour.account, cap);
     }
 
     // --- frames --------------------------------------------------------------------------------------------------
@@ -258,15 +271,91 @@ impl Cashier {
             let handled = self.wallet.handle(now.unix(), address, frame);
             self.paid(ledger, address);
             self.route(None);
+            if handled.is_err() && self.wallet.quarantined(address) {
+                self.leave(now, address);
+            }
             return handled.map_err(|_| DropReason::Misbehaved);
         }
-        match frame {
+        let outcome = match frame {
             Frame::Meter { role: Role::Payee, due, credited, .. } => {
                 self.compare(now, ledger, address, [due.0, credited.0])
             }
-            // The counts come with it.
+            Frame::Meter { role: Role::Payer, due, credited, .. } => {
+                self.answer(now, ledger, link, [due.0, credited.0]);
+                Ok(())
+            }
+            Frame::Credit(level) => self.stand(now, ledger, address, *level),
             _ => Ok(()),
+        };
+        if outcome.is_err() {
+            self.leave(now, address);
         }
+        outcome
+    }
+
+    /// A payee that cannot be trusted gets no more circuits of ours, and no more money for a while.
+    // pay.meter.1
+    fn leave(&mut self, now: Now, address: Address) {
+        self.wallet.quarantine(now.unix(), address);
+        if let Some(neighbour) = self.neighbours.get_mut(&address) {
+            neighbour.reckoning = Reckoning::default();
+            self.requests.push_back(Request::Leave(neighbour.account));
+        }
+    }
+
+    /// Whether a relay has lied or charged too much, and gets no circuits for a while.
+    pub fn distrusts(&self, owner: Address) -> bool {
+        self.wallet.quarantined(owner)
+    }
+
+    /// A payer says its counts: it gets ours, if they are others.
+    // pay.meter.3
+    fn answer(&mut self, now: Now, ledger: &Ledger, link: LinkId, [owed, paid]: [u128; 2]) {
+        let Some(neighbour) = self.links.get(&link).and_then(|address| self.neighbours.get_mut(address))
+        else {
+            return;
+        };
+        let Some(state) = ledger.get(neighbour.account) else { return };
+        let same = (state.earned, state.credited) == (owed, paid);
+        if neighbour.link == Some(link)
+            && !same
+            && neighbour.answered.is_none_or(|at| at + TELL <= now.instant)
+        {
+            neighbour.answered = Some(now.instant);
+            let counts = statement(state);
+            self.send(link, counts);
+        }
+    }
+
+    /// The next relay says how our credit stands there: it is paid ahead at once, and gets no forward cells while it has
+    /// nothing.
+    // pay.credit.5
+    fn stand(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        address: Address,
+        level: Level,
+    ) -> Result<(), DropReason> {
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return Err(DropReason::Misbehaved) };
+        let Some(state) = ledger.get_mut(neighbour.account) else { return Ok(()) };
+        let (account, before) = (neighbour.account, state.paid);
+        let outcome = match level {
+            Level::Ok => {
+                state.paused = false;
+                neighbour.reckoning.content();
+                return Ok(());
+            }
+            Level::Low => Ok(()),
+            Level::Paused => neighbour.reckoning.starved(now.instant, state),
+        };
+        neighbour.paused = Some(now.instant);
+        self.pay(now, ledger, address);
+        if let Some(state) = ledger.get_mut(account) {
+            state.paused = level == Level::Paused && state.paid == before;
+        }
+        self.route(None);
+        outcome
     }
 
     fn take_for_till(
@@ -311,6 +400,10 @@ impl Cashier {
             neighbour.dry = None;
             let account = neighbour.account;
             ledger.credit(account, credited.0);
+            if neighbour.stopped && ledger.get(account).is_some_and(|state| state.credit >= state.low) {
+                neighbour.stopped = false;
+                self.send(link, Frame::Credit(Level::Ok));
+            }
             self.requests.push_back(Request::Credited(account));
         }
         Ok(())
@@ -350,19 +443,33 @@ impl Cashier {
     /// The ledger has noted an account: pays what is due, and tells who has too little credit.
     pub fn noted(&mut self, now: Now, ledger: &mut Ledger, account: AccountId) {
         let Some(address) = self.by_account.get(&account).copied() else { return };
-        let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
-        let Some(state) = ledger.get_mut(account) else { return };
-        if state.rate_out > 0 && state.committed >= state.due {
-            let target = state.committed + u128::from(state.rate_out) * u128::from(AHEAD);
-            neighbour.target = neighbour.target.max(target);
-            let unit = u128::from(state.rate_out) * u128::from(UNIT);
-            state.due = state.committed + unit;
-            self.wallet.set_value(address, Wei(unit));
-            self.wallet.pay(now.unix(), address, Wei(neighbour.target));
-            self.paid(ledger, address);
+        if ledger.get(account).is_some_and(|state| state.committed >= state.due) {
+            self.pay(now, ledger, address);
         }
         self.tell(now, ledger, address);
         self.route(None);
+    }
+
+    /// Pays a relay ahead, and says our counts with it when they are due.
+    fn pay(&mut self, now: Now, ledger: &mut Ledger, address: Address) {
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
+        let Some(state) = ledger.get_mut(neighbour.account).filter(|state| state.rate_out > 0) else {
+            return;
+        };
+        let target = state.committed + u128::from(state.rate_out) * u128::from(AHEAD);
+        neighbour.target = neighbour.target.max(target);
+        let unit = u128::from(state.rate_out) * u128::from(UNIT);
+        state.due = state.committed + unit;
+        self.wallet.set_value(address, Wei(unit));
+        self.wallet.pay(now.unix(), address, Wei(neighbour.target));
+        let claim = claim(state);
+        // pay.meter.2
+        let due = (state.cells_out >= neighbour.claimed + METER).then_some(neighbour.link).flatten();
+        if let Some(link) = due {
+            neighbour.claimed = state.cells_out;
+            self.send(link, claim);
+        }
+        self.paid(ledger, address);
     }
 
     /// Says that credit is low, or gone: then with the counts (pay.credit.4).
@@ -374,6 +481,7 @@ impl Cashier {
         }
         let level = if state.credit < i128::from(state.rate_in) {
             neighbour.dry.get_or_insert(now.instant);
+            neighbour.stopped = true;
             Level::Paused
         } else {
             Level::Low
@@ -396,7 +504,9 @@ impl Cashier {
         if let Some(neighbour) = self.neighbours.get(&address)
             && let Some(account) = ledger.get_mut(neighbour.account)
         {
-            account.paid = self.wallet.paid(address).0;
+            let paid = self.wallet.paid(address).0;
+            account.paused &= paid <= account.paid;
+            account.paid = paid;
         }
     }
 
@@ -410,7 +520,8 @@ impl Cashier {
     ) -> Result<(), DropReason> {
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return Err(DropReason::Misbehaved) };
         let Some(state) = ledger.get_mut(neighbour.account) else { return Ok(()) };
-        let still = neighbour.owed == state.owed
+        // pay.meter.2: draws may be under way, too.
+        let still = neighbour.owed == [state.owed, state.paid]
             && now.instant.saturating_duration_since(neighbour.owed_since) >= STILL;
         let outcome = neighbour.reckoning.compare(state, still, due, credited);
         let account = neighbour.account;
@@ -538,19 +649,26 @@ impl Cashier {
         for (address, neighbour) in &mut self.neighbours {
             let Some(state) = ledger.get_mut(neighbour.account) else { continue };
             state.paid = self.wallet.paid(*address).0;
+            state.paused &= neighbour.paused.is_some_and(|at| at + TICK > now.instant);
             let same = state.cells_in == neighbour.counted;
             neighbour.written = self.meters.note(*address, state, same, neighbour.written);
             if !same {
                 neighbour.counted = state.cells_in;
                 neighbour.still_since = now.instant;
             }
-            let still = now.instant.saturating_duration_since(neighbour.still_since) >= QUIET;
-            if still && neighbour.compared != neighbour.counted {
+            // pay.meter.2
+            let quiet = |since| now.instant.saturating_duration_since(since) >= QUIET;
+            let new = neighbour.counted - neighbour.compared;
+            if new >= METER || (new > 0 && quiet(neighbour.still_since)) {
                 neighbour.compared = neighbour.counted;
                 statements.extend(neighbour.link.map(|link| (link, statement(state))));
             }
-            if state.owed != neighbour.owed {
-                (neighbour.owed, neighbour.owed_since) = (state.owed, now.instant);
+            if neighbour.owed != [state.owed, state.paid] {
+                (neighbour.owed, neighbour.owed_since) = ([state.owed, state.paid], now.instant);
+            }
+            if state.cells_out != neighbour.claimed && quiet(neighbour.owed_since) {
+                neighbour.claimed = state.cells_out;
+                statements.extend(neighbour.link.map(|link| (link, claim(state))));
             }
             if state.credit >= state.low {
                 neighbour.dry = None;
@@ -583,12 +701,23 @@ impl Cashier {
     }
 }
 
+/// What a payer has used here, and was credited.
 const fn statement(account: &Account) -> Frame {
     Frame::Meter {
         role: Role::Payee,
         cells: account.cells_in,
         due: Wei(account.earned),
         credited: Wei(account.credited),
+    }
+}
+
+/// The same as the payer.
+const fn claim(account: &Account) -> Frame {
+    Frame::Meter {
+        role: Role::Payer,
+        cells: account.cells_out,
+        due: Wei(account.owed),
+        credited: Wei(account.paid),
     }
 }
 

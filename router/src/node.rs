@@ -320,6 +320,7 @@ impl RelayNode {
             match request {
                 Request::Credited(account) => self.relay.credited(account),
                 Request::Close(account) => self.relay.close_account(now, account),
+                Request::Leave(account) => self.relay.leave_account(now, account),
             }
         }
     }
@@ -346,8 +347,18 @@ impl RelayNode {
         self.cashier.as_ref()?.account(link)
     }
 
+    /// Whether a relay is not to be paid at the moment, for what it did.
+    // pay.meter.1
+    fn distrusts(&self, relay: &RelayId) -> bool {
+        let owner = self.view.payment(relay).map(|payment| payment.owner);
+        owner.zip(self.cashier.as_ref()).is_some_and(|(owner, cashier)| cashier.distrusts(owner))
+    }
+
     /// link.address.1: the address is the one that the next relay's own descriptor names.
     fn extend(&mut self, now: Now, circuit: CircuitKey, next: RelayId) {
+        if self.distrusts(&next) {
+            return self.relay.refuse(now, circuit, Status::Unreachable);
+        }
         let peer = self.view.usable(&next, now.unix()).ok().and_then(|relay| {
             let address = *relay.addresses.first()?;
             Some(Peer { id: relay.id, link_key: relay.link_key, address })

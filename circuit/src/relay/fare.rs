@@ -109,8 +109,11 @@ impl Fare {
         compact == 0 || wire::compact::decode(compact) == Ok(self.rate_out)
     }
 
-    /// Charges one forward cell (pay.bill.1).
+    /// Charges one forward cell (pay.bill.1), unless the next hop takes none for now (pay.credit.5).
     pub(super) fn charge_forward(&self, ledger: &mut Ledger) -> Result<(), DropReason> {
+        if self.payee.is_some_and(|payee| ledger.is_paused(payee)) {
+            return Err(DropReason::NoCredit);
+        }
         match self.payer {
             Some(payer) if !ledger.charge(payer, self.rate_in, 1) => Err(DropReason::NoCredit),
             _ => Ok(()),
@@ -155,6 +158,19 @@ impl Relay {
             .map(|(key, _)| key)
             .collect();
         for key in unpaid {
+            self.close(now, key);
+        }
+    }
+
+    /// Closes all circuits that are owed to an account.
+    pub fn leave_account(&mut self, now: Now, account: AccountId) {
+        let over: Vec<_> = self
+            .circuits
+            .iter()
+            .filter(|(_, circuit)| circuit.fare.payee == Some(account))
+            .map(|(key, _)| key)
+            .collect();
+        for key in over {
             self.close(now, key);
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use circuit::keys::RelayId;
 use circuit::link::{LinkId, Peer};
 
-use super::{ClientNode, Failure, NoPath, Now};
+use super::{ClientNode, Failure, NoPath, Now, Strikes};
 
 /// An entry that does not answer for so long is replaced. Its link is given up only later, and what stands on it goes on
 /// should it speak again.
@@ -29,6 +29,10 @@ impl ClientNode {
         }
         self.entry = None;
         let id = self.paths.entry(&self.config.view, now, self.config.hops)?;
+        if self.distrusts(&id) {
+            self.paths.avoid(now.instant, id);
+            return Ok(None);
+        }
         if let Some(relay) = self.config.view.get(&id)
             && let Some(address) = relay.addresses.first()
         {
@@ -74,6 +78,7 @@ impl ClientNode {
     pub(super) fn leave_entry(&mut self, now: Now) {
         if let Some(entry) = self.entry.take() {
             self.paths.avoid(now.instant, entry.relay);
+            self.strikes = Strikes::default();
         }
     }
 }

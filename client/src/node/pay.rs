@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use circuit::error::DropReason;
+use circuit::keys::RelayId;
 use circuit::ledger::{AccountId, Ledger};
 use circuit::link::LinkId;
 use circuit::node::Now;
@@ -13,7 +14,7 @@ use circuit::table::CircuitKey;
 use payments::Address;
 use payments::frame::{Frame, Frames};
 
-use super::{ClientNode, Entry, Payer};
+use super::{ClientNode, Entry, Failure, Payer};
 
 /// The backward cells that all circuits of a link have granted together: 8 MiB of them (pay.grant.5).
 const WINDOW: u64 = 6_000;
@@ -94,32 +95,50 @@ impl ClientNode {
     pub(super) fn not_credited(&mut self, now: Now) {
         let owner = self.entry.and_then(|entry| self.owner(entry));
         if let (Some(owner), Some(payer)) = (owner, &mut self.payer) {
-            payer.starved(now, self.origin.ledger_mut(), owner);
+            if payer.starved(now, self.origin.ledger_mut(), owner).is_err() {
+                payer.leave(now, owner);
+            }
+            self.leave_dishonest(now);
         }
     }
 
     /// Takes the frames of payments of a control packet.
     pub(super) fn handle_payments(&mut self, now: Now, link: LinkId, cell: &Cell) -> Result<(), DropReason> {
         self.worked = true;
+        let mut taken = Ok(());
         for frame in Frames::new(cell) {
-            let frame = frame?;
             let payer = self.payer.as_mut().ok_or(DropReason::Misbehaved)?;
-            payer.handle(now, self.origin.ledger_mut(), link, &frame)?;
+            taken = match frame {
+                Ok(frame) => payer.handle(now, self.origin.ledger_mut(), link, &frame),
+                Err(malformed) => Err(malformed.into()),
+            };
+            if taken.is_err() {
+                break;
+            }
         }
         self.leave_dishonest(now);
         self.wake_all();
-        Ok(())
+        taken
     }
 
-    /// Leaves an entry that takes more than it can explain.
+    /// Whether a relay is not to be paid at the moment, for what it did.
+    pub(super) fn distrusts(&self, relay: &RelayId) -> bool {
+        let owner = self.config.view.payment(relay).map(|payment| payment.owner);
+        owner.zip(self.payer.as_ref()).is_some_and(|(owner, payer)| payer.distrusts(owner))
+    }
+
+    /// Leaves an entry that lies or takes more than it can explain, and all circuits over it.
+    // pay.meter.1
     fn leave_dishonest(&mut self, now: Now) {
-        let owner = self.entry.and_then(|entry| self.owner(entry));
-        if let (Some(owner), Some(payer)) = (owner, &self.payer)
-            && payer.distrusts(self.origin.ledger(), owner)
-        {
-            self.counts.last_error =
-                Some("the entry was left: it charged for what it did not carry".to_owned());
-            self.leave_entry(now);
+        let Some(entry) = self.entry.filter(|entry| self.distrusts(&entry.relay)) else { return };
+        self.counts.last_error =
+            Some("the entry was left: it charged for what it did not carry, or lied about draws".to_owned());
+        self.leave_entry(now);
+        let over: Vec<_> =
+            self.pool.keys().filter(|key| self.origin.link(**key) == Some(entry.link)).copied().collect();
+        for key in over {
+            self.origin.close(now, key);
+            self.lost(now, key, Failure::Destroyed);
         }
     }
 
@@ -171,19 +190,35 @@ impl ClientNode {
         true
     }
 
-    /// Says grants again that nothing has followed.
+    /// Says grants again that nothing has followed, then asks the exit for a sign of life, and leaves what gives none.
     pub(super) fn grant_again(&mut self, now: Now) {
         if self.payer.is_none() {
             return;
         }
-        let mut silent = vec![];
+        let (mut silent, mut dead) = (vec![], vec![]);
         for (key, circuit) in &mut self.pool {
+            if self.flows.on(*key) == 0 {
+                circuit.probe = None;
+                continue;
+            }
+            // pay.deliver.2: only if what asks was sent.
+            let patience = 3 * circuit.patience();
+            let gives_none = |(at, sent)| circuit.sent > sent && at + patience <= now.instant;
             let waits = now.instant.saturating_duration_since(circuit.heard)
                 >= AGAIN * (1 + u32::from(circuit.repeats));
-            if waits && circuit.repeats < TIMES && self.flows.on(*key) > 0 {
+            if circuit.probe.is_some_and(gives_none) {
+                dead.push(*key);
+            } else if waits && circuit.repeats < TIMES {
                 circuit.repeats += 1;
                 silent.push(*key);
+            } else if waits && circuit.repeats == TIMES {
+                circuit.repeats += 1;
+                circuit.probe = Some((now.instant, circuit.sent));
+                self.flows.ping(*key);
             }
+        }
+        for key in dead {
+            self.leave_circuit(now, key);
         }
         for key in silent {
             let granted = self.origin.granted(key);

@@ -391,6 +391,15 @@ impl Payee {
         WalletError::Liar(what)
     }
 
+    /// It is paid no more for a while, and not what was meant for it.
+    pub(super) fn quarantine(&mut self, cx: &mut Context<'_>) {
+        if !self.is_quarantined() {
+            self.liar(cx, "it charged for what it did not carry");
+            self.target = self.paid();
+            self.wanted = false;
+        }
+    }
+
     // pay.rotate.3
     pub(super) fn redeemed(&mut self, cx: &mut Context<'_>, nonce: u32) -> Result<(), WalletError> {
         let Some(debt) = self.debts.remove(&nonce) else { return Ok(()) };

@@ -304,3 +304,121 @@ fn a_relay_that_restarts_pays_on_at_once_and_counts_on_what_it_paid_ahead_when_i
     // That cell is still owed.
     assert_eq!(ledger.get(account).map(|a| a.owed), Some(99_502));
 }
+
+/// All frames that wait.
+fn said(cashier: &mut Cashier) -> Vec<Frame> {
+    let mut cell = [0; circuit::packet::CELL];
+    let mut frames = vec![];
+    while cashier.poll_frames(&mut cell).is_some() {
+        frames.extend(payments::frame::Frames::new(&cell).map(Result::unwrap));
+    }
+    frames
+}
+
+// pay.credit.4
+#[test]
+fn who_was_told_that_nothing_passes_is_told_when_it_does_again() {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let link = links()[0];
+    let mut payer = Payer::new(9);
+    payer.wallet.pay(start().unix(), cashier.owner(), Wei(384 * 3));
+    payer.settle(&mut cashier, &mut ledger, link, false);
+    let account = cashier.account(link).unwrap();
+    ledger.meet(account, 1);
+    assert!(ledger.charge(account, 1, 384 * 3) && !ledger.charge(account, 1, 1));
+    cashier.noted(start(), &mut ledger, account);
+    let frames = said(&mut cashier);
+    assert!(matches!(frames[..], [Frame::Credit(Level::Paused), Frame::Meter { cells: 1_152, .. }]));
+    for (draws, over) in [(4, false), (5, true), (6, false)] {
+        payer.wallet.pay(start().unix(), cashier.owner(), Wei(384 * draws));
+        while let Some((_, frame)) = payer.wallet.poll_frame() {
+            cashier.handle(start(), &mut ledger, link, &frame).unwrap();
+        }
+        assert_eq!(said(&mut cashier).contains(&Frame::Credit(Level::Ok)), over, "{draws} draws");
+    }
+}
+
+// pay.meter.2, pay.meter.3
+#[test]
+fn counts_are_said_now_and_then_and_to_who_has_others() {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let link = links()[0];
+    let mut payer = Payer::new(9);
+    payer.wallet.pay(start().unix(), cashier.owner(), Wei(384 * 16));
+    payer.settle(&mut cashier, &mut ledger, link, false);
+    let account = cashier.account(link).unwrap();
+    ledger.meet(account, 1);
+    let mut now = start();
+    let mut told = vec![];
+    for _ in 0..10 {
+        assert!(ledger.charge(account, 1, 500));
+        now.instant += TICK;
+        cashier.handle_timeout(now, &mut ledger);
+        told.extend(said(&mut cashier).into_iter().filter_map(|frame| match frame {
+            Frame::Meter { role: Role::Payee, cells, .. } => Some(cells),
+            _ => None,
+        }));
+    }
+    assert_eq!(told, [4_500], "once in more than 4,096 cells");
+    let claim =
+        |due, credited| Frame::Meter { role: Role::Payer, cells: 0, due: Wei(due), credited: Wei(credited) };
+    cashier.handle(now, &mut ledger, link, &claim(5_000, 6_144)).unwrap();
+    assert_eq!(said(&mut cashier), [], "the same");
+    cashier.handle(now, &mut ledger, link, &claim(4_999, 6_144)).unwrap();
+    cashier.handle(now, &mut ledger, link, &claim(4_998, 6_144)).unwrap();
+    let frames = said(&mut cashier);
+    assert!(matches!(frames[..], [Frame::Meter { role: Role::Payee, due: Wei(5_000), .. }]), "{frames:?}");
+}
+
+/// A cashier that owes the relay of signer 9 over a link.
+fn debtor() -> (Cashier, Ledger, LinkId, AccountId) {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let (link, payee) = (links()[0], signer(9).address());
+    cashier.relay_up(start(), &mut ledger, link, payee);
+    let account = cashier.account(link).unwrap();
+    ledger.engage(account, 1);
+    ledger.owe(account, 1, 10_000);
+    cashier.noted(start(), &mut ledger, account);
+    said(&mut cashier);
+    (cashier, ledger, link, account)
+}
+
+// pay.meter.1
+#[test]
+fn a_payee_that_charges_too_much_is_left_and_not_paid_for_an_hour() {
+    let (mut cashier, mut ledger, link, account) = debtor();
+    let payee = signer(9).address();
+    let bill = |due| Frame::Meter { role: Role::Payee, cells: 0, due: Wei(due), credited: Wei(0) };
+    cashier.handle(start(), &mut ledger, link, &bill(18_000)).unwrap();
+    assert!(!cashier.distrusts(payee), "losses on the way explain it");
+    assert!(cashier.handle(start(), &mut ledger, link, &bill(28_000)).is_err());
+    assert!(cashier.distrusts(payee));
+    assert_eq!(cashier.poll_request(), Some(Request::Leave(account)));
+    ledger.owe(account, 1, 1_000);
+    cashier.noted(start(), &mut ledger, account);
+    assert_eq!(said(&mut cashier), []);
+    let mut later = start();
+    later.instant += Duration::from_secs(3_601);
+    later.unix_ms += 3_601_000;
+    cashier.handle_timeout(later, &mut ledger);
+    assert!(!cashier.distrusts(payee));
+}
+
+// pay.credit.5
+#[test]
+fn a_relay_that_is_told_that_nothing_passes_holds_cells_back_for_a_while() {
+    let (mut cashier, mut ledger, link, account) = debtor();
+    let mut now = start();
+    cashier.handle(now, &mut ledger, link, &Frame::Credit(Level::Low)).unwrap();
+    assert!(!ledger.is_paused(account));
+    cashier.handle(now, &mut ledger, link, &Frame::Credit(Level::Paused)).unwrap();
+    assert!(ledger.is_paused(account), "there is no session to pay with");
+    cashier.handle(now, &mut ledger, link, &Frame::Credit(Level::Ok)).unwrap();
+    assert!(!ledger.is_paused(account));
+    cashier.handle(now, &mut ledger, link, &Frame::Credit(Level::Paused)).unwrap();
+    for paused in [true, false] {
+        assert_eq!(ledger.is_paused(account), paused);
+        now.instant += TICK;
+        cashier.handle_timeout(now, &mut ledger);
+    }
+}

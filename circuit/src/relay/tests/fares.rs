@@ -207,6 +207,42 @@ fn without_credit_nothing_passes_and_nothing_is_owed() {
     assert_eq!(c.answered, [Answered::Ready, Answered::Refused(0, Status::Unpaid)]);
 }
 
+// pay.credit.5
+#[test]
+fn what_the_next_hop_does_not_take_now_is_neither_charged_nor_owed() {
+    let mut c = paid(2, 1_000);
+    let key = c.build();
+    let next = c.paid.as_ref().unwrap().payees[0];
+    c.cell_forward(key, 1);
+    let before = c.at(0);
+    c.relays[0].ledger_mut().get_mut(next).unwrap().paused = true;
+    let mut cell = [0; crate::packet::CELL];
+    let (to, word) = c.origin.seal(key, 1, &mut cell).unwrap();
+    assert_eq!(c.relays[0].handle_cell(c.now.instant, to, word, &mut cell), Err(DropReason::NoCredit));
+    let after = c.at(0);
+    assert_eq!((after.0.earned, after.1.owed), (before.0.earned, before.1.owed));
+    assert!(c.cell_backward().is_ok(), "what was granted still comes");
+    c.relays[0].ledger_mut().get_mut(next).unwrap().paused = false;
+    c.cell_forward(key, 1);
+    assert_eq!(c.at(0).1.owed, before.1.owed + 2 * rate(&c, 1));
+}
+
+// pay.meter.1
+#[test]
+fn circuits_that_are_owed_to_a_relay_that_is_left_end() {
+    let mut c = paid(3, 1_000);
+    c.build();
+    let [payers, payees] = {
+        let paid = c.paid.as_ref().unwrap();
+        [paid.payers.clone(), paid.payees.clone()]
+    };
+    let now = c.now;
+    c.relays[1].leave_account(now, payers[1]);
+    assert_eq!(c.relays[1].circuits(), (1, 0));
+    c.relays[1].leave_account(now, payees[1]);
+    assert_eq!(c.relays[1].circuits(), (0, 0));
+}
+
 // pay.grant.2, pay.grant.4
 #[test]
 fn client_and_exit_together_cannot_make_the_relays_between_pay_more_than_was_paid() {
@@ -285,5 +321,5 @@ fn an_entry_that_counts_cells_which_it_has_not_sent_is_left() {
             }
         }
     }
-    assert_eq!(outcome, Err((Some(key), DropReason::BadLayer)));
+    assert_eq!(outcome, Err((Some(key), DropReason::NoCredit)));
 }
