@@ -9,6 +9,9 @@ use payments::session::Domain;
 use payments::till::PayerAccount;
 use payments::wallet::Pot;
 
+/// The least reserve of a registered relay.
+pub const MIN_BOND: u128 = 1_000_000_000_000_000;
+
 /// An account at the contract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
@@ -26,14 +29,22 @@ pub struct Chain {
     domain: Domain,
     accounts: BTreeMap<Address, Account>,
     used: BTreeSet<(Address, Address, u32)>,
-    /// Faces that were paid out, by payee.
+    /// What was paid out, by payee.
     pub redeemed: BTreeMap<Address, u128>,
+    /// What defaults have burnt.
+    pub burned: u128,
 }
 
 impl Chain {
     /// A chain without accounts.
     pub const fn new(domain: Domain) -> Self {
-        Self { domain, accounts: BTreeMap::new(), used: BTreeSet::new(), redeemed: BTreeMap::new() }
+        Self {
+            domain,
+            accounts: BTreeMap::new(),
+            used: BTreeSet::new(),
+            redeemed: BTreeMap::new(),
+            burned: 0,
+        }
     }
 
     /// Sets an account.
@@ -71,22 +82,32 @@ impl Chain {
         }
     }
 
-    /// Pays a claim out; false if the contract would not.
-    pub fn redeem(&mut self, claim: &Claim) -> bool {
+    /// Pays a claim out, as its payee shows it; what was paid, nothing if the contract would not.
+    ///
+    /// Where the balance is short the payer defaults: half of its reserve pays, and as much of it is burnt.
+    pub fn redeem(&mut self, claim: &Claim) -> u128 {
         let session = &claim.session;
         let name = (session.payer, session.payee, session.nonce);
         let face = session.face.0;
-        if claim.signer(&self.domain) != Some(session.payer) || self.used.contains(&name) {
-            return false;
+        let theirs = session.payer != session.payee && claim.signer(&self.domain) == Some(session.payer);
+        if !theirs || self.used.contains(&name) {
+            return 0;
         }
         let payer = self.accounts.entry(session.payer).or_default();
-        if payer.balance < face {
-            return false;
+        let short = face > payer.balance;
+        let missing = face.saturating_sub(payer.balance).min(payer.reserve / 2);
+        let payout = face.min(payer.balance + missing);
+        if payout == 0 {
+            return 0;
         }
-        payer.balance -= face;
-        self.accounts.entry(session.payee).or_default().balance += face;
-        *self.redeemed.entry(session.payee).or_default() += face;
-        self.used.insert(name)
+        payer.balance -= payout - missing;
+        payer.reserve -= 2 * missing;
+        payer.registered &= !short || payer.reserve >= MIN_BOND;
+        self.burned += missing;
+        self.accounts.entry(session.payee).or_default().balance += payout;
+        *self.redeemed.entry(session.payee).or_default() += payout;
+        self.used.insert(name);
+        payout
     }
 
     /// All that the accounts hold.

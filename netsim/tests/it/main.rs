@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod adversary;
 #[cfg(test)]
+mod cheat;
+#[cfg(test)]
+mod cheats;
+#[cfg(test)]
 mod deluge;
 #[cfg(test)]
 mod determinism;
