@@ -2,6 +2,7 @@
 
 mod lies;
 mod limits;
+mod overdraft;
 mod pair;
 mod random;
 mod statistics;
