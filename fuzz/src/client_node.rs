@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use circuit::cell::{self, BodyType, read_body, write_body};
+use circuit::ledger::AccountId;
 use circuit::link::LinkId;
 use circuit::node::{Event, FlowId, Node as _, Now};
 use circuit::packet::{CELL, Cell, CircuitWord, PACKET, PacketType};
-use circuit::relay::{Action, CellStep, From, Relay, RelayConfig};
+use circuit::relay::{Action, Asks, CellStep, From, Relay, RelayConfig};
 use circuit::request::{Host, ReplyCode, Target};
 use circuit::seen::SeenSetups;
 use circuit::setup::Status;
@@ -22,8 +23,12 @@ use router::policy::ExitPolicy;
 use crate::edits::edit;
 use crate::fixture::{NETWORK, epoch, identity, onion_key, pass, rng, start};
 use crate::input::Input;
-use crate::neighbour::{Neighbour, Sent, address, drain_node, give, run_timers, view};
+use crate::neighbour::{ASK, Neighbour, Sent, address, drain_node, give, paid_view, run_timers, view};
 use crate::quic;
+
+mod teller;
+
+use teller::Teller;
 
 const MOST_CARRIED: usize = 3000;
 const MOST_STREAMS: usize = 50;
@@ -35,6 +40,7 @@ struct Station {
     exit: Exit,
     circuits: Vec<(CircuitKey, LinkId, CircuitWord)>,
     asked: Vec<FlowId>,
+    teller: Option<Teller>,
 }
 
 struct World {
@@ -48,6 +54,8 @@ struct World {
     bad_replies: u8,
     loses: bool,
     tests: u64,
+    /// The most that each account had committed.
+    peaks: BTreeMap<AccountId, u128>,
 }
 
 fn client_address() -> SocketAddr {
@@ -55,12 +63,14 @@ fn client_address() -> SocketAddr {
 }
 
 impl Station {
-    fn new(n: u8) -> Self {
-        let config = RelayConfig { exit: true, single_hop: true, ..RelayConfig::new(identity(n).id()) };
+    fn new(n: u8, paid: bool) -> Self {
+        let asks = paid.then_some(Asks { forward: ASK, exit: ASK });
+        let config = RelayConfig { exit: true, single_hop: true, asks, ..RelayConfig::new(identity(n).id()) };
         let onion = BTreeMap::from([(epoch(), onion_key(n)), (epoch() + 1, onion_key(n))]);
         Self {
             neighbour: Neighbour::new(Some(n), address(n)),
             relay: Relay::new(config, onion, SeenSetups::restored([]), rng(0x30 + n)),
+            teller: paid.then(|| Teller::new(n)),
             exit: Exit::new(ExitPolicy::default(), StreamConfig::default(), rng(0x38 + n)),
             circuits: vec![],
             asked: vec![],
@@ -77,7 +87,7 @@ impl Station {
                     peer: links.peer(link),
                     source: links.source(link),
                     our_opener: links.our_opener(link),
-                    account: None,
+                    account: self.teller.as_mut().map(|teller| teller.account(&mut self.relay)),
                 };
                 let _ = self.relay.handle_setup(now, from, word, &cell);
             }
@@ -108,6 +118,10 @@ impl Station {
     /// Sends what the machinery wants sent.
     fn act(&mut self, now: Now, bad_replies: &mut u8, loses: bool) -> Vec<Sent> {
         let mut sent = self.neighbour.drain(now);
+        if let Some(teller) = &mut self.teller {
+            let frames = teller.act(now, &mut self.relay, &mut self.neighbour);
+            sent.extend(self.neighbour.pay(now, &frames));
+        }
         for link in core::mem::take(&mut self.neighbour.lost) {
             self.relay.handle_link_lost(now, link);
         }
@@ -124,18 +138,22 @@ impl Station {
                     sent.extend(self.neighbour.seal(now, link, word, &cell));
                 }
                 Action::Extend(key, _) => self.relay.refuse(now, key, Status::Unreachable),
+                Action::Grant(..)
+                | Action::Granted(_)
+                | Action::Hold(_)
+                | Action::Release(_)
+                | Action::Log(_) => {}
                 Action::Ended(key) => {
                     self.circuits.retain(|(known, ..)| *known != key);
                     self.exit.remove(key);
                 }
-                _ => {}
             }
         }
         loop {
             let mut cell = [0; CELL];
-            let (exit, mut circuit) = (&mut self.exit, None);
+            let (exit, relay, mut circuit) = (&mut self.exit, &self.relay, None);
             let fill = |data: &mut [u8; cell::MAX_DATA]| {
-                let (key, length) = exit.poll_transmit(now.instant, data, |_| true)?;
+                let (key, length) = exit.poll_transmit(now.instant, data, |key| relay.may_start(key))?;
                 circuit = Some(key);
                 Some(length)
             };
@@ -156,13 +174,15 @@ impl Station {
 }
 
 impl World {
-    fn new(hops: usize) -> Self {
+    fn new(hops: usize, paid: bool) -> Self {
         let now = start();
-        let config = Config { network: NETWORK, view: view(), hops, prebuilt: 1, payer: None };
+        let (view, payer) = if paid { (paid_view(), Some(teller::payer())) } else { (view(), None) };
+        let config = Config { network: NETWORK, view, hops, prebuilt: 1, payer };
         let mut world = Self {
             now,
             node: ClientNode::new(now, config, [1; 32]),
-            stations: (1..4).map(Station::new).collect(),
+            stations: (1..4).map(|n| Station::new(n, paid)).collect(),
+            peaks: BTreeMap::new(),
             streams: vec![],
             answered: BTreeSet::new(),
             queue: VecDeque::new(),
@@ -177,6 +197,7 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..MOST_CARRIED {
             self.node_events();
+            teller::serve(self.now, &mut self.node, &mut self.peaks);
             for station in &mut self.stations {
                 let sent = station.act(self.now, &mut self.bad_replies, self.loses);
                 self.queue.extend(sent.into_iter().map(|sent| (station.neighbour.address, sent)));
@@ -321,7 +342,21 @@ impl World {
         self.queue.extend(sent.map(|sent| (station.neighbour.address, sent)));
     }
 
+    /// A relay says what it likes of money.
+    fn bill(&mut self, input: &mut Input<'_>) {
+        let count = self.stations.len();
+        let station = &mut self.stations[input.below(count)];
+        let Some(teller) = &mut station.teller else { return };
+        let frames: Vec<_> = teller.lie(input).into_iter().collect();
+        let sent = station.neighbour.pay(self.now, &frames);
+        self.queue.extend(sent.map(|sent| (station.neighbour.address, sent)));
+    }
+
     fn step(&mut self, input: &mut Input<'_>) {
+        if self.node.payer().is_some() && input.u8() & 3 == 3 {
+            self.bill(input);
+            return self.settle();
+        }
         match input.u8() % 16 {
             0 => self.pass(Duration::from_millis(u64::from(input.u8()))),
             1 => self.pass(Duration::from_millis(64 * u64::from(input.u16()))),
@@ -348,7 +383,8 @@ impl World {
                 if n >= 0xf0 {
                     // A relay that starts anew.
                     let n = usize::from(n) % self.stations.len();
-                    self.stations[n] = Station::new(u8::try_from(n + 1).unwrap());
+                    let paid = self.stations[n].teller.is_some();
+                    self.stations[n] = Station::new(u8::try_from(n + 1).unwrap(), paid);
                 }
             }
         }
@@ -359,8 +395,17 @@ impl World {
 /// Whatever relays and strangers send: a client sends only to relays and only what clients send, and answers every request
 /// once.
 pub fn client_node(data: &[u8]) {
+    run(data, false);
+}
+
+/// The same on a paid network; and a client pays nobody more than it has committed, and what is paid ahead.
+pub fn paid_client_node(data: &[u8]) {
+    run(data, true);
+}
+
+fn run(data: &[u8], paid: bool) {
     let mut input = Input::new(data);
-    let mut world = World::new(1);
+    let mut world = World::new(1, paid);
     while !input.is_empty() {
         world.step(&mut input);
     }

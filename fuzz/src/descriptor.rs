@@ -30,6 +30,19 @@ fn chain() -> Chain {
 
 /// A relay's descriptor; that of every second one is an exit's. That of relay 5 is paid.
 pub(crate) fn sample(n: u8) -> SignedDescriptor {
+    let owner = parse_address("0x0505050505050505050505050505050505050505").unwrap();
+    let payment = Payment {
+        chain_id: chain().id,
+        contract: chain().contract,
+        owner,
+        ask: Rate(1_000),
+        exit_ask: Rate(1 << 30),
+    };
+    describe(n, Some(payment).filter(|_| n == 5))
+}
+
+/// Relay `n`, and how it is paid.
+pub(crate) fn describe(n: u8, payment: Option<Payment>) -> SignedDescriptor {
     let descriptor = Descriptor {
         id: identity(n).id(),
         network: NETWORK,
@@ -44,13 +57,7 @@ pub(crate) fn sample(n: u8) -> SignedDescriptor {
         country: Some(*b"DE"),
         operator: format!("operator {n}"),
         version: "chive 0.1.0".to_owned(),
-        payment: (n == 5).then(|| Payment {
-            chain_id: chain().id,
-            contract: chain().contract,
-            owner: parse_address("0x0505050505050505050505050505050505050505").unwrap(),
-            ask: Rate(1_000),
-            exit_ask: Rate(1 << 30),
-        }),
+        payment,
     };
     SignedDescriptor::sign(descriptor, &identity(n)).unwrap()
 }

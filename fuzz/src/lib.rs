@@ -22,6 +22,7 @@ mod input;
 mod links;
 mod neighbour;
 mod onion;
+mod payments;
 mod quic;
 mod reader;
 mod relay_node;
@@ -32,16 +33,17 @@ mod socks;
 
 pub use body::body;
 pub use circuits::circuits;
-pub use client_node::client_node;
+pub use client_node::{client_node, paid_client_node};
 pub use descriptor::{descriptor, network_file};
 pub use exit::exit;
 pub use files::{config, seen_log};
 pub use frames::frames;
 pub use handshake::{cookie, handshake_answer, handshake_first};
 pub use links::links;
+pub use payments::payments;
 pub use quic::{flows, streams};
 pub use reader::reader;
-pub use relay_node::relay_node;
+pub use relay_node::{paid_relay_node, relay_node};
 pub use request::request;
 pub use setup::{reply, setup};
 pub use socks::socks;
@@ -64,6 +66,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("handshake_first", handshake_first),
     ("links", links),
     ("network_file", network_file),
+    ("paid_client_node", paid_client_node),
+    ("paid_relay_node", paid_relay_node),
+    ("payments", payments),
     ("reader", reader),
     ("relay_node", relay_node),
     ("reply", reply),

@@ -5,11 +5,19 @@ use std::net::SocketAddr;
 use circuit::keys::BootId;
 use circuit::link::{Arrival, LinkConfig, LinkEvent, LinkId, LinkLimits, Links, Peer, RelayKeys, Suites};
 use circuit::node::{Node, Now, Verdict};
-use circuit::packet::{Cell, CircuitWord, PACKET, Packet};
+use circuit::packet::{CELL, Cell, CircuitWord, PACKET, Packet};
+use directory::chain::Chain;
+use directory::payment::Payment;
 use directory::view::View;
+use payments::Address;
+use payments::amount::{Rate, Wei};
+use payments::frame::{Frame, Frames};
 
-use crate::descriptor::sample;
+use wire::Writer;
+
+use crate::descriptor::{describe, sample};
 use crate::fixture::{NETWORK, identity, link_key};
+use crate::payments::DOMAIN;
 
 /// Packets that a node may have to say at once.
 const MOST_AT_ONCE: usize = 50_000;
@@ -32,6 +40,32 @@ pub(crate) fn view() -> View {
     VIEW.with(View::clone)
 }
 
+/// What a cell costs at each relay of [`paid_view`].
+pub(crate) const ASK: u64 = 1_000;
+
+/// The pot of relay `n`.
+pub(crate) fn owner(n: u8) -> Address {
+    Address::repeat_byte(0x30 + n)
+}
+
+/// The relays 1 to 3, all of them paid.
+pub(crate) fn paid_view() -> View {
+    let (id, contract) = (DOMAIN.chain_id, DOMAIN.contract);
+    let chain = Chain { id, contract, rpc: vec![], minimum_bond: Wei(1), exit_operators: 1 };
+    let mut view = View::new(NETWORK).with_chain(chain);
+    for n in 1..4 {
+        let payment = Payment {
+            chain_id: id,
+            contract,
+            owner: owner(n),
+            ask: Rate(ASK),
+            exit_ask: Rate(if n % 2 == 1 { ASK } else { 0 }),
+        };
+        view.insert(describe(n, Some(payment))).unwrap();
+    }
+    view
+}
+
 /// Relay `n`, as one dials it.
 pub(crate) fn peer(n: u8) -> Peer {
     Peer { id: identity(n).id(), link_key: link_key(n).public(), address: address(n) }
@@ -41,6 +75,8 @@ pub(crate) struct Neighbour {
     pub(crate) links: Links,
     pub(crate) address: SocketAddr,
     pub(crate) up: Vec<LinkId>,
+    /// Frames of payments that came.
+    pub(crate) frames: Vec<Frame>,
     /// Links that are gone, whose circuits are to be told.
     pub(crate) lost: Vec<LinkId>,
 }
@@ -57,7 +93,7 @@ impl Neighbour {
         };
         let mut links = Links::new(config, [0x70 | relay.unwrap_or(0); 32]);
         links.set_relays((1..4).map(|n| (peer(n).link_key, peer(n).id)));
-        Self { links, address, up: vec![], lost: vec![] }
+        Self { links, address, up: vec![], frames: vec![], lost: vec![] }
     }
 
     /// Seals a circuit packet.
@@ -81,8 +117,24 @@ impl Neighbour {
             Ok(Arrival::Circuit { link, mut packet }) => {
                 Some((link, packet.word(), Box::new(*packet.cell())))
             }
-            Ok(Arrival::Payments { .. } | Arrival::Consumed) | Err(_) => None,
+            Ok(Arrival::Payments { mut packet, .. }) => {
+                self.frames.extend(Frames::new(packet.cell()).map(Result::unwrap));
+                None
+            }
+            Ok(Arrival::Consumed) | Err(_) => None,
         }
+    }
+
+    /// Seals frames of payments for the newest link.
+    pub(crate) fn pay(&mut self, now: Now, frames: &[Frame]) -> Option<Sent> {
+        let link = self.up.last().copied()?;
+        let mut cell = [0; CELL];
+        let mut w = Writer::new(&mut cell);
+        for frame in frames {
+            frame.write(&mut w).ok()?;
+        }
+        w.pad();
+        self.seal(now, link, CircuitWord::CONTROL, &cell)
     }
 
     /// What the links have to say of their own.

@@ -10,21 +10,27 @@ use circuit::link::LinkId;
 use circuit::node::{Event, FlowId, Node as _, Now};
 use circuit::origin::{Action as OriginAction, Answered, Origin};
 use circuit::packet::{CELL, Cell, CircuitWord, PACKET, PacketType};
-use circuit::relay::{Action, From, Relay, RelayConfig};
+use circuit::relay::{Action, Asks, From, Relay, RelayConfig};
 use circuit::request::{Host, Kind, MAX_REQUEST, ReplyCode, Request, Target};
 use circuit::seen::SeenSetups;
 use circuit::setup::{self, Status};
 use circuit::stream::{End, StreamConfig};
 use circuit::table::CircuitKey;
+use payments::frame::Frame;
+use router::cashier::CashierConfig;
 use router::node::{Config, Keys, RelayNode};
 use router::policy::ExitPolicy;
 
 use crate::edits::edit;
 use crate::fixture::{NETWORK, epoch, hop, identity, link_key, onion_key, pass, purpose, rng, secret, start};
 use crate::input::Input;
-use crate::neighbour::{Neighbour, Sent, address, drain_node, give, peer, run_timers, view};
+use crate::neighbour::{Neighbour, Sent, address, drain_node, give, paid_view, peer, run_timers, view};
 use crate::onion::{BETA, BLOCK, DELTA, HopKeys};
 use crate::quic;
+
+mod purse;
+
+use purse::Purse;
 
 /// The relay under test, and the one behind it.
 const NODE: u8 = 1;
@@ -51,9 +57,10 @@ struct World {
     /// Replies of the far relay get lost.
     mute: bool,
     forged: u8,
+    purse: Option<Purse>,
 }
 
-fn node() -> RelayNode {
+fn node(payments: Option<(Asks, CashierConfig)>) -> RelayNode {
     let keys = Keys {
         identity: identity(NODE),
         link: link_key(NODE),
@@ -62,22 +69,22 @@ fn node() -> RelayNode {
     let config = Config {
         keys,
         network: NETWORK,
-        view: view(),
+        view: if payments.is_some() { paid_view() } else { view() },
         exit: Some(ExitPolicy::default()),
         allow_single_hop: true,
         seen: SeenSetups::restored([]),
-        payments: None,
+        payments,
     };
     RelayNode::new(config, [1; 32])
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(purse: Option<Purse>) -> Self {
         let onion = BTreeMap::from([(epoch(), onion_key(FAR))]);
         let config = RelayConfig { exit: true, ..RelayConfig::new(identity(FAR).id()) };
         let mut world = Self {
             now: start(),
-            node: node(),
+            node: node(purse.as_ref().map(|_| purse::config())),
             near: Neighbour::new(None, ([10, 0, 0, 1], 1000).into()),
             far: Neighbour::new(Some(FAR), address(FAR)),
             origin: Origin::new(64, rng(2)),
@@ -92,6 +99,7 @@ impl World {
             queue: VecDeque::new(),
             mute: false,
             forged: 0,
+            purse,
         };
         world.near.links.dial(world.now, &peer(NODE)).unwrap();
         world.settle();
@@ -106,6 +114,7 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..MOST_CARRIED {
             self.node_events();
+            self.handle_money();
             self.neighbours_act();
             let said = drain_node(&mut self.node, self.now);
             self.post(address(NODE), said);
@@ -382,15 +391,48 @@ impl World {
         }
     }
 
+    /// Records are kept at once, and all pots are found full.
+    fn handle_money(&mut self) {
+        if let Some(purse) = &mut self.purse {
+            Purse::serve(self.now, &mut self.node);
+            purse.take(self.now, &mut self.near.frames);
+        }
+    }
+
+    /// The client pays, honestly or not; whoever else says something of money.
+    fn pay_step(&mut self, input: &mut Input<'_>) {
+        let Some(purse) = &mut self.purse else { return };
+        let flags = input.u8();
+        let frames = match flags % 4 {
+            0 | 1 => purse.pay(self.now, u128::from(input.u8())),
+            2 => purse.forge(input),
+            _ => {
+                let word = self.words.get(input.below(self.words.len())).map_or(0, |word| word.to_bits());
+                let circuit = CircuitWord::from_bits(word).with_kind(PacketType::Cell).to_bits();
+                vec![Frame::Grant { circuit, cells: u64::from(input.u16()) << (flags >> 4) }]
+            }
+        };
+        let neighbour = if flags & 8 == 8 { &mut self.far } else { &mut self.near };
+        let (from, sent) = (neighbour.address, neighbour.pay(self.now, &frames));
+        self.post(from, sent);
+    }
+
     fn step(&mut self, input: &mut Input<'_>) {
+        if self.purse.is_some() && input.u8() & 1 == 1 {
+            self.pay_step(input);
+            return self.settle();
+        }
         match input.u8() % 16 {
             0 => self.pass(Duration::from_millis(u64::from(input.u8()))),
             1 => self.pass(Duration::from_millis(64 * u64::from(input.u16()))),
             2 | 3 => {
-                let path = [hop(NODE), hop(FAR)];
-                let path = &path[..=usize::from(input.u8() & 1)];
+                let far = usize::from(input.u8() & 1);
+                let mut path = [hop(NODE), hop(FAR)];
+                let account =
+                    self.purse.as_mut().map(|purse| purse.price(&mut self.origin, &mut path[..=far]));
+                let path = &path[..=far];
                 if let Some(link) = self.near.up.last().copied() {
-                    let _ = self.origin.build(link, false, path, purpose(self.now), None);
+                    let _ = self.origin.build(link, false, path, purpose(self.now), account);
                 }
             }
             4 => self.forge_setup(input),
@@ -422,8 +464,22 @@ impl World {
 /// Whatever its neighbours and strangers send: a relay takes a setup once, connects what its policy allows, sends to nobody
 /// but those who spoke to it and relays that descriptors name, and is empty again when the circuits are over.
 pub fn relay_node(data: &[u8]) {
+    run(data, None);
+}
+
+/// The same on a paid network; and nothing is charged that was not credited, to the wei.
+pub fn paid_relay_node(data: &[u8]) {
+    let world = run(data, Some(Purse::new()));
+    let ledger = world.node.relay().ledger();
+    let Some(account) = world.node.cashier().unwrap().account_of(purse::payer()) else { return };
+    let account = ledger.get(account).unwrap();
+    assert_eq!(account.credit + account.earned.cast_signed(), account.credited.cast_signed());
+    assert!(account.credit >= 0 && account.line == 0, "{account:?}");
+}
+
+fn run(data: &[u8], purse: Option<Purse>) -> World {
     let mut input = Input::new(data);
-    let mut world = World::new();
+    let mut world = World::new(purse);
     while !input.is_empty() {
         world.step(&mut input);
     }
@@ -435,4 +491,5 @@ pub fn relay_node(data: &[u8]) {
     world.pass(Duration::from_hours(25));
     assert_eq!(world.node.relay().circuits(), (0, 0), "circuits that outlive their expiry");
     assert_eq!(world.node.exit().unwrap().open(), 0, "streams that outlive their circuits");
+    world
 }

@@ -36,7 +36,55 @@ pub fn seeds() -> Vec<Seed> {
         seeds.push(("cookie", [&[2; 19][..], &cookie[..]].concat()));
     }
     seeds.extend(scripts());
+    seeds.extend(paid_scripts());
     seeds
+}
+
+/// Frames of payments, sessions until they have won, and a relay that is paid.
+fn paid_scripts() -> Vec<Seed> {
+    // Pays, and lets both sides speak; time, a poor pot, redeemed wins.
+    let pays = |draws: u8| [&[1, 0, draws][..], &[2, 7].repeat(6)].concat();
+    let life =
+        [&pays(3)[..], &[8, 0, 9, 2, 7, 0, 60], &[2, 7].repeat(12), &[11, 9, 1, 9, 1, 0, 5, 2, 7, 10, 2, 7]]
+            .concat();
+    let lies =
+        [&pays(20)[..], &[6, 0, 3, 1, 1, 0, 20, 3, 0, 1], &[7, 0, 9, 0, 4, 0, 4, 9, 9, 0, 0], &[4, 5, 2, 3]]
+            .concat();
+    let mut seeds =
+        vec![("payments", life), ("payments", lies), ("payments", [&[0][..], &money_frames()].concat())];
+    // Pays twenty draws, opens circuits, streams and answers as on a free network, grants, and forges.
+    let pay: Vec<u8> = [1, 0, 20].repeat(5);
+    let use_it = [0, 2, 0, 0, 9, 0, 0, 9, 0, 0, 11, 0, 0, 0, 0, 0, 10, 0, 0, 0, 8, 0];
+    let grants = [1, 3, 0, 0, 1, 0, 1, 0x13, 0, 0, 2, 0];
+    let forges = [1, 2, 1, 0, 1, 1, 0, 9, 3, 0, 1, 2, 0, 0, 2, 6, 0, 12, 0, 0, 1, 2, 90];
+    let paid = [&pay[..], &use_it, &grants, &use_it, &forges, &[0, 1, 1, 0]].concat();
+    seeds.push(("paid_relay_node", paid));
+    let client = [
+        0, 2, 0, 0, 0, 9, 0, 7, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 9, 9, 3, 0, 0, 0, 3, 0, 0, 3, 1, 0, 9, 0, 0,
+        200, 2,
+    ];
+    seeds.push(("paid_client_node", client.to_vec()));
+    seeds.push(("paid_relay_node", [&pay[..], &[0, 3, 1, 0, 3, 1], &grants, &forges, &forges].concat()));
+    seeds
+}
+
+fn money_frames() -> Vec<u8> {
+    use payments::frame::{Frame, Level, Role};
+    use payments::{Address, amount::Wei};
+    let mut cell = [0; CELL];
+    let mut w = Writer::new(&mut cell);
+    let hash = Address::ZERO.into_word();
+    for frame in [
+        Frame::Want { payer: Address::ZERO, floor: 1, value: Wei(2) },
+        Frame::Draw { nonce: 1, index: 2, link: hash },
+        Frame::DrawOk { nonce: 1, index: 2, link: hash },
+        Frame::Meter { role: Role::Payer, cells: 1, due: Wei(2), credited: Wei(3) },
+        Frame::Credit(Level::Paused),
+        Frame::Grant { circuit: 1, cells: 2 },
+    ] {
+        frame.write(&mut w).unwrap();
+    }
+    cell.to_vec()
 }
 
 fn without_comments(text: &str) -> Vec<u8> {
