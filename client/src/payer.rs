@@ -214,6 +214,8 @@ impl Payer {
         let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
         let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
         let outcome = payee.reckoning.starved(now.instant, state);
+        // An entry that has restarted does not know whose draws come on this link.
+        self.wallet.introduce(now.unix(), owner);
         self.pay(now, ledger, owner);
         self.route();
         outcome
