@@ -25,9 +25,7 @@ fn a_key_is_taken_over_and_no_wallet_overwritten() {
     for again in [&import[..], &["wallet", "create", "--wallet", wallet]] {
         assert!(refused(1, &run(again)).contains("never overwritten"));
     }
-    assert!(
-        refused(2, &run(&["wallet", "deposit", "1 euro", "--wallet", wallet])).contains("0.05ether")
-    );
+    assert!(refused(2, &run(&["wallet", "deposit", "1 euro", "--wallet", wallet])).contains("0.05ether"));
     assert!(
         refused(2, &run(&["wallet", "deposit", "1 ether", "--wallet", wallet])).contains("--network FILE")
     );

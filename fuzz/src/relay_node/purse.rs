@@ -30,7 +30,8 @@ pub(super) fn payer() -> Address {
 }
 
 pub(super) fn config() -> (Asks, CashierConfig) {
-    let config = CashierConfig { owner: owner(), wallet: wallet(owner(), 8, 1), till: till(owner()) };
+    let config =
+        CashierConfig { owner: owner(), wallet: wallet(owner(), 8, 1), till: till(owner()), meters: vec![] };
     (Asks { forward: ASK, exit: ASK }, config)
 }
 
