@@ -126,7 +126,7 @@ fn wallet(n: u8) -> Wallet {
 fn node(paid: bool) -> RelayNode {
     let limits = TillLimits { face: Face::Draws(1_000), min_value: Wei(1), draws: 64, max_payers: 10 };
     let till = Till::new(DOMAIN, signer(1).address(), [1; 32], [2; 32], limits);
-    let cashier = CashierConfig { owner: signer(1).address(), wallet: wallet(1), till };
+    let cashier = CashierConfig { owner: signer(1).address(), wallet: wallet(1), till, meters: vec![] };
     let config = Config {
         keys: keys(1),
         network: NETWORK,
