@@ -66,6 +66,8 @@ pub(crate) fn network(plans: &[Plan], days: u16, rng: &mut Random) -> anyhow::Re
             country: Some(**country),
             operator: format!("operator {}", number + 1),
             version: concat!("chive ", env!("CARGO_PKG_VERSION")).to_owned(),
+            bandwidth: 0,
+            gossip_port: 0,
             payment: plan.payment,
         };
         view.insert(SignedDescriptor::sign(descriptor, &keys.identity)?)?;
@@ -110,8 +112,9 @@ pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
     if let Some(chain) = chain {
         view = view.with_chain(chain);
     }
-    let file = NetworkFile::create("sample", view, &IdentitySecret::random(&mut rng))
-        .map_err(|misuse| usage(misuse.0.to_owned()))?;
+    let maintainer = IdentitySecret::random(&mut rng);
+    let file =
+        NetworkFile::create("sample", view, &maintainer).map_err(|misuse| usage(misuse.0.to_owned()))?;
 
     let out = &wanted.out;
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -120,16 +123,16 @@ pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
     keystore::private_folder(out)?;
     let mut written = Written {
         network: out.join("network.toml"),
-        signer: file.signer().to_string(),
+        signer: maintainer.id().to_string(),
         client: out.join("client.toml"),
         relays: Vec::new(),
     };
     keystore::write_new(&written.network, &file.to_text())?;
     for (number, (plan, keys)) in plans.iter().zip(&keys).enumerate() {
         let folder = out.join(format!("relay{}", number + 1));
-        written.relays.push(write_relay(&folder, plan, keys, file.signer(), wanted)?);
+        written.relays.push(write_relay(&folder, plan, keys, maintainer.id(), wanted)?);
     }
-    keystore::write_new(&written.client, &client_text(file.signer()))?;
+    keystore::write_new(&written.client, &client_text(maintainer.id()))?;
     output.print(&written, || {
         let (relays, network) = (written.relays.len(), written.network.display());
         let client = written.client.display();
@@ -180,7 +183,7 @@ fn paid(wanted: &Paid, relays: usize) -> anyhow::Result<Option<(Chain, Vec<Payme
     };
     let payments = wanted.owner.iter().map(payment).collect::<anyhow::Result<_>>()?;
     let rpc = wanted.rpc.clone();
-    let chain = Chain { id: chain_id, contract, rpc, minimum_bond: bond, exit_operators: 1 };
+    let chain = Chain { id: chain_id, contract, rpc, minimum_bond: bond, exit_operators: 1, deployed: 0 };
     Ok(Some((chain, payments)))
 }
 

@@ -3,6 +3,7 @@
 use core::str::FromStr as _;
 
 use alloy_primitives::Address;
+use circuit::keys::NetworkId;
 pub use payments::amount::Wei;
 
 use crate::payment::Payment;
@@ -29,12 +30,24 @@ pub struct Chain {
     pub minimum_bond: Wei,
     /// The least number of exit owners in a price class, 1 or more.
     pub exit_operators: u16,
+    /// The block from which on the contract's events are read; 0 if it is not known.
+    pub deployed: u64,
 }
 
 impl Chain {
     /// Whether relays that are paid so are paid here.
     pub fn pays(&self, payment: &Payment) -> bool {
         (self.id, self.contract) == (payment.chain_id, payment.contract)
+    }
+
+    /// The name of the open network whose relays are registered and paid here.
+    // directory.file.8
+    pub fn open_network(&self) -> NetworkId {
+        let mut hasher = blake3::Hasher::new_derive_key("chive open network 1");
+        hasher.update(&self.id.to_be_bytes()).update(self.contract.as_slice());
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        NetworkId(id)
     }
 
     /// The first key that cannot be so, and why.
@@ -54,6 +67,9 @@ impl Chain {
         }
         if self.exit_operators == 0 {
             return Some(("exit_operators", "a price class needs at least one exit operator"));
+        }
+        if self.deployed > MAX_ID {
+            return Some(("deployed", "a block is a number up to 9223372036854775807"));
         }
         None
     }
@@ -173,7 +189,7 @@ mod tests {
     fn what_cannot_be_a_chain_is_named_by_its_key() {
         type Change = fn(&mut Chain);
         assert_eq!(chain().problem(), None);
-        let bad: [(&str, Change); 10] = [
+        let bad: [(&str, Change); 11] = [
             ("id", |c| c.id = 0),
             ("id", |c| c.id = MAX_ID + 1),
             ("contract", |c| c.contract = Address::ZERO),
@@ -184,6 +200,7 @@ mod tests {
             ("rpc", |c| c.rpc = vec![format!("http://{}", "a".repeat(MAX_URL))]),
             ("minimum_bond", |c| c.minimum_bond = Wei(Wei::MAX.0 + 1)),
             ("exit_operators", |c| c.exit_operators = 0),
+            ("deployed", |c| c.deployed = MAX_ID + 1),
         ];
         for (key, change) in bad {
             let mut wrong = chain();

@@ -19,16 +19,19 @@ pub const MAX_ADDRESSES: usize = 4;
 pub const MAX_OPERATOR: usize = 64;
 /// The longest version text, in bytes.
 pub const MAX_VERSION: usize = 32;
+/// The longest descriptor that is gossiped, in bytes, signature included.
+pub const MAX_GOSSIPED: usize = 1_024;
 /// The longest descriptor, in bytes, signature included.
 pub const MAX_DESCRIPTOR: usize = MAX_WITHOUT_KEYS + 32 * MAX_EPOCHS;
 
-/// Everything but the onion keys: fixed fields, addresses, exit ports, country, texts, payment, signature.
+/// Everything but the onion keys: fixed fields, addresses, exit ports, country, texts, bandwidth, port, payment, signature.
 const MAX_WITHOUT_KEYS: usize = 115
     + (1 + 19 * MAX_ADDRESSES)
     + (1 + 4 * ExitSummary::MAX_RANGES)
     + 2
     + (1 + MAX_OPERATOR)
     + (1 + MAX_VERSION)
+    + (4 + 2)
     + (1 + Payment::SIZE)
     + 64;
 const MAGIC: &[u8; 4] = b"CHVD";
@@ -69,6 +72,10 @@ pub struct Descriptor {
     pub operator: String,
     /// What it runs: up to [`MAX_VERSION`] printable ASCII characters.
     pub version: String,
+    /// What it says it carries, in kB (1,000 bytes) per second; 0 if it does not say.
+    pub bandwidth: u32,
+    /// Its TCP port for gossip, on the same addresses; 0 if it has none.
+    pub gossip_port: u16,
     /// Where it is paid and what it asks, on a paid network.
     pub payment: Option<Payment>,
 }
@@ -163,6 +170,8 @@ impl Descriptor {
             write_length(out, text.len())?;
             out.put(text.as_bytes())?;
         }
+        out.u32(self.bandwidth)?;
+        out.u16(self.gossip_port)?;
         out.u8(self.payment.is_some().into())?;
         self.payment.as_ref().map_or(Ok(()), |payment| payment.write(out))
     }
@@ -195,6 +204,8 @@ impl Descriptor {
         let country = Some(*r.array("country")?).filter(|code| *code != [0; 2]);
         let operator = read_text(r, "operator")?;
         let version = read_text(r, "version")?;
+        let bandwidth = r.u32("bandwidth")?;
+        let gossip_port = r.u16("gossip port")?;
         let payment = match r.u8("payment")? {
             0 => None,
             1 => Some(Payment::read(r)?),
@@ -214,9 +225,67 @@ impl Descriptor {
             country,
             operator,
             version,
+            bandwidth,
+            gossip_port,
             payment,
         })
     }
+}
+
+/// A descriptor of the right form whose signature nobody has looked at; it dereferences to the [`Descriptor`].
+#[derive(Clone, Debug)]
+pub(crate) struct Unverified<'a> {
+    descriptor: Descriptor,
+    body: &'a [u8],
+    signature: &'a [u8; 64],
+    bytes: &'a [u8],
+    digest: Digest,
+}
+
+impl<'a> Unverified<'a> {
+    /// Reads a descriptor; nothing in it is to be believed yet.
+    // directory.descriptor.2
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        if bytes.len() > MAX_DESCRIPTOR {
+            return Err(Malformed("length"));
+        }
+        let (body, signature) = bytes.split_last_chunk::<64>().ok_or(Malformed("length"))?;
+        let mut r = Reader::new(body);
+        let descriptor = Descriptor::read(&mut r)?;
+        r.finish("descriptor (bytes after its end)")?;
+        descriptor.check()?;
+        if descriptor.encode().as_deref() != Ok(body) {
+            return Err(Malformed("descriptor (not in canonical form)"));
+        }
+        Ok(Self { descriptor, body, signature, bytes, digest: digest(bytes) })
+    }
+
+    /// The digest of its bytes.
+    pub(crate) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Checks the signature, which is what costs most.
+    // directory.descriptor.1
+    pub(crate) fn verify(self) -> Result<SignedDescriptor, Misbehaved> {
+        self.descriptor.id.verify(LABEL, self.body, self.signature)?;
+        Ok(SignedDescriptor { descriptor: self.descriptor, bytes: self.bytes.into(), digest: self.digest })
+    }
+}
+
+impl Deref for Unverified<'_> {
+    type Target = Descriptor;
+
+    fn deref(&self) -> &Descriptor {
+        &self.descriptor
+    }
+}
+
+/// The digest of a descriptor's bytes, or of a set of them.
+pub type Digest = [u8; 32];
+
+fn digest(bytes: &[u8]) -> Digest {
+    blake3::derive_key("chive v1 descriptor digest", bytes)
 }
 
 /// A descriptor whose signature and form are right; it dereferences to the [`Descriptor`].
@@ -224,7 +293,8 @@ impl Descriptor {
 pub struct SignedDescriptor {
     descriptor: Descriptor,
     /// Body and signature, as they travel.
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
+    digest: Digest,
 }
 
 impl SignedDescriptor {
@@ -237,36 +307,27 @@ impl SignedDescriptor {
         let mut bytes = descriptor.encode().map_err(|Full| Malformed("length"))?;
         let signature = identity.sign(LABEL, &bytes);
         bytes.extend_from_slice(&signature);
-        Ok(Self { descriptor, bytes })
+        let digest = digest(&bytes);
+        Ok(Self { descriptor, bytes: bytes.into(), digest })
     }
 
     /// Reads and verifies a descriptor of `network` that must still be valid at `unix` (seconds).
     pub fn parse(bytes: &[u8], network: NetworkId, unix: u64) -> Result<Self, Refused> {
-        // directory.descriptor.2
-        if bytes.len() > MAX_DESCRIPTOR {
-            return Err(Malformed("length").into());
-        }
-        let Some((body, signature)) = bytes.split_last_chunk::<64>() else {
-            return Err(Malformed("length").into());
-        };
-        let mut r = Reader::new(body);
-        let descriptor = Descriptor::read(&mut r)?;
-        r.finish("descriptor (bytes after its end)")?;
-        descriptor.check()?;
-        // directory.descriptor.2
-        if descriptor.encode().as_deref() != Ok(body) {
-            return Err(Malformed("descriptor (not in canonical form)").into());
-        }
+        let unverified = Unverified::read(bytes)?;
         // directory.descriptor.7
-        if descriptor.network != network {
-            return Err(Refused::OtherNetwork(descriptor.network));
+        if unverified.network != network {
+            return Err(Refused::OtherNetwork(unverified.network));
         }
-        // directory.descriptor.1
-        descriptor.id.verify(LABEL, body, signature)?;
-        if descriptor.expires <= unix {
-            return Err(Refused::Expired { at: descriptor.expires });
+        let signed = unverified.verify()?;
+        if signed.expires <= unix {
+            return Err(Refused::Expired { at: signed.expires });
         }
-        Ok(Self { descriptor, bytes: bytes.to_vec() })
+        Ok(signed)
+    }
+
+    /// The digest of the bytes.
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// The bytes that travel: body and signature.
@@ -374,6 +435,7 @@ mod tests {
             b"DE",
             b"\x0aoperator 1",
             b"\x0bchive 0.1.0",
+            &[0, 0, 0x30, 0x39, 0x11, 0x52],
         ]
         .concat();
         let payment_part = [
@@ -406,7 +468,7 @@ mod tests {
             d.payment = Some(payment(1));
         })
         .unwrap();
-        assert_eq!((largest.bytes().len(), MAX_DESCRIPTOR), (66_014, 66_014));
+        assert_eq!((largest.bytes().len(), MAX_DESCRIPTOR), (66_020, 66_020));
         assert_eq!(SignedDescriptor::parse(largest.bytes(), NETWORK, NOW), Ok(largest.clone()));
         let longer = [largest.bytes(), &[0]].concat();
         assert_eq!(
@@ -568,7 +630,7 @@ mod tests {
             prop::collection::vec(any::<[u8; 32]>().prop_map(DhPublic), 1..9),
             prop::collection::hash_set(address, 1..=MAX_ADDRESSES),
             (exit, prop::option::of([b'A'..=b'Z', b'A'..=b'Z']), texts(MAX_OPERATOR), texts(MAX_VERSION)),
-            prop::option::of(paid),
+            (any::<u32>(), any::<u16>(), prop::option::of(paid)),
         )
             .prop_map(
                 |(
@@ -576,7 +638,7 @@ mod tests {
                     onion_keys,
                     addresses,
                     (exit, country, operator, version),
-                    mut payment,
+                    (bandwidth, gossip_port, mut payment),
                 )| {
                     if let (None, Some(payment)) = (&exit, &mut payment) {
                         payment.exit_ask = Rate::FREE;
@@ -597,6 +659,8 @@ mod tests {
                         country,
                         operator,
                         version,
+                        bandwidth,
+                        gossip_port,
                         payment,
                     }
                 },

@@ -9,9 +9,12 @@
 
 pub mod chain;
 pub mod descriptor;
+pub mod exchange;
 pub mod exit_summary;
+mod limit;
 pub mod network_file;
 pub mod payment;
+pub mod registry;
 pub mod view;
 
 #[cfg(test)]

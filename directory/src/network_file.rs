@@ -1,6 +1,8 @@
-//! `network.toml`: the relays of a static network, signed (docs/spec/04-directory.md section 2).
+//! `network.toml`: the relays of a static network, signed; or where an open one begins (docs/spec/04-directory.md
+//! section 2).
 
 use core::fmt::Write as _;
+use std::net::SocketAddr;
 
 use circuit::error::Misuse;
 use circuit::keys::{IdentitySecret, NetworkId, RelayId};
@@ -20,37 +22,48 @@ mod section;
 pub const MAX_FILE: usize = 16 << 20;
 /// The longest name of a network, in bytes.
 pub const MAX_NAME: usize = 64;
+/// The most bootstrap addresses of an open network.
+pub const MAX_BOOTSTRAP: usize = 32;
+/// The longest host name of a bootstrap address, in bytes.
+pub const MAX_HOST: usize = 253;
 
 const SCHEMA: u64 = 1;
 const LABEL: &str = "chive network file 1";
-const ROOT_KEYS: [&str; 8] =
+const STATIC_KEYS: [&str; 8] =
     ["schema", "name", "network", "expires", "signer", "signature", "chain", "relay"];
-const CHAIN_KEYS: [&str; 5] = ["id", "contract", "rpc", "minimum_bond", "exit_operators"];
+const OPEN_KEYS: [&str; 4] = ["schema", "name", "bootstrap", "chain"];
+const CHAIN_KEYS: [&str; 6] = ["id", "contract", "rpc", "minimum_bond", "exit_operators", "deployed"];
 const GET_AGAIN: &str = "get the file from its maintainer again";
+const OPEN_HEAD: &str = "\
+# An open network of relays, made by chive. Its relays are registered at the contract, and nobody signs this file: get it
+# from somebody you trust.
+";
 const HEAD: &str = "\
 # A network of relays, made by chive. Nodes believe the signature, which covers all values, and no comment:
 # whoever changes a value must sign the file again.
 ";
 
-/// A verified network file.
+/// A verified network file, of either kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkFile {
     name: String,
-    expires: u64,
-    signer: RelayId,
-    signature: [u8; 64],
+    kind: Kind,
     view: View,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Somebody signs the list of relays.
+    Static { expires: u64, signer: RelayId, signature: [u8; 64] },
+    /// The relays are in the registry of a chain; these know more.
+    Open { bootstrap: Vec<String> },
 }
 
 impl NetworkFile {
     /// Signs the relays of a view; the file is valid as long as all of its descriptors are.
     // directory.file.2
     pub fn create(name: &str, relays: View, identity: &IdentitySecret) -> Result<Self, Misuse> {
-        if !is_name(name) {
-            return Err(Misuse(
-                "the name of a network has 1 to 64 ASCII letters, digits, spaces or `-`, `_`, `.`",
-            ));
-        }
+        check_name(name)?;
         if let Some((_, problem)) = relays.chain().and_then(Chain::problem) {
             return Err(Misuse(problem));
         }
@@ -58,15 +71,29 @@ impl NetworkFile {
         let expires = expires.ok_or(Misuse("a network file needs at least one relay"))?;
         let message = signed_bytes(name, expires, &relays).map_err(|Full| Misuse("the view is too large"))?;
         let signature = identity.sign(LABEL, &message);
-        let file = Self { name: name.to_owned(), expires, signer: identity.id(), signature, view: relays };
+        let kind = Kind::Static { expires, signer: identity.id(), signature };
+        let file = Self { name: name.to_owned(), kind, view: relays };
         if file.to_text().len() > MAX_FILE {
             return Err(Misuse("the network file would exceed 16 MiB: make descriptors with fewer epochs"));
         }
         Ok(file)
     }
 
+    /// Describes an open network: its chain, and up to [`MAX_BOOTSTRAP`] of its relays to begin with, as `IP:PORT` or
+    /// `HOST:PORT` (TCP).
+    // directory.file.7
+    pub fn open(name: &str, chain: Chain, bootstrap: Vec<String>) -> Result<Self, Misuse> {
+        check_name(name)?;
+        if let Some((_, problem)) = chain.problem() {
+            return Err(Misuse(problem));
+        }
+        check_bootstrap(&bootstrap).map_err(Misuse)?;
+        let view = View::new(chain.open_network()).with_chain(chain);
+        Ok(Self { name: name.to_owned(), kind: Kind::Open { bootstrap }, view })
+    }
+
     /// Reads and verifies the text of a file that must still be valid at `unix` (seconds), and signed by `pinned` if
-    /// that is given; `path` is for errors only.
+    /// that is given; `path` is for errors only. A file with the key `bootstrap` is that of an open network.
     pub fn parse(text: &str, path: &str, pinned: Option<RelayId>, unix: u64) -> Result<Self, FileError> {
         let source = Source { path, text };
         if text.len() > MAX_FILE {
@@ -87,13 +114,23 @@ impl NetworkFile {
             let problem = format!("this version of chive reads schema {SCHEMA}, not {schema}");
             return Err(root.error("schema", problem, "update chive"));
         }
-        root.only(&ROOT_KEYS)?;
+        let open = root.has("bootstrap");
+        root.only(if open { &OPEN_KEYS } else { &STATIC_KEYS })?;
         let name = root.text("name")?;
         if !is_name(name) {
             let problem =
                 "it has other characters than ASCII letters, digits, spaces, `-`, `_`, `.`, or not 1 to 64";
             return Err(root.error("name", problem, "choose another name and sign the file again"));
         }
+        if open { parse_open(&root, name, pinned) } else { Self::parse_static(&root, name, pinned, unix) }
+    }
+
+    fn parse_static(
+        root: &Section<'_>,
+        name: &str,
+        pinned: Option<RelayId>,
+        unix: u64,
+    ) -> Result<Self, FileError> {
         let network = NetworkId(root.hex("network")?);
         let expires = root.number("expires")?;
         if expires <= unix {
@@ -116,40 +153,44 @@ impl NetworkFile {
             Some(section) => empty.with_chain(read_chain(&section)?),
             None => empty,
         };
-        let view = read_relays(&root, empty, expires, unix)?;
+        let view = read_relays(root, empty, expires, unix)?;
         // directory.file.1
         signed_bytes(name, expires, &view)
             .ok()
             .and_then(|message| signer.verify(LABEL, &message, &signature).ok())
             .ok_or_else(|| root.error("signature", "the signer did not sign this file", GET_AGAIN))?;
-        Ok(Self { name: name.to_owned(), expires, signer, signature, view })
+        Ok(Self { name: name.to_owned(), kind: Kind::Static { expires, signer, signature }, view })
     }
 
     /// The text of the file.
     pub fn to_text(&self) -> String {
-        let mut text = String::from(HEAD);
         let hex = |bytes: &[u8]| HEXLOWER.encode(bytes);
+        let mut text = match &self.kind {
+            Kind::Static { expires, signer, signature } => format!(
+                "{HEAD}schema = {SCHEMA}\nname = \"{}\"\nnetwork = \"{}\"\n# unix time in seconds\nexpires = {expires}\n\
+                 signer = \"{signer}\"\nsignature = \"{}\"\n",
+                self.name,
+                hex(&self.view.network().0),
+                hex(signature),
+            ),
+            Kind::Open { bootstrap } => format!(
+                "{OPEN_HEAD}schema = {SCHEMA}\nname = \"{}\"\nbootstrap = [{}]\n",
+                self.name,
+                quoted(bootstrap)
+            ),
+        };
         // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "schema = {SCHEMA}\nname = \"{}\"\nnetwork = \"{}\"\n# unix time in seconds\nexpires = {}\n\
-             signer = \"{}\"\nsignature = \"{}\"\n",
-            self.name,
-            hex(&self.view.network().0),
-            self.expires,
-            self.signer,
-            hex(&self.signature),
-        );
         if let Some(chain) = self.view.chain() {
-            let rpc: Vec<_> = chain.rpc.iter().map(|url| format!("\"{url}\"")).collect();
             let _ = write!(
                 text,
-                "\n[chain]\nid = {}\ncontract = \"{}\"\nrpc = [{}]\nminimum_bond = \"{} wei\"\nexit_operators = {}\n",
+                "\n[chain]\nid = {}\ncontract = \"{}\"\nrpc = [{}]\nminimum_bond = \"{} wei\"\nexit_operators = {}\n\
+                 deployed = {}\n",
                 chain.id,
                 chain.contract,
-                rpc.join(", "),
+                quoted(&chain.rpc),
                 chain.minimum_bond,
                 chain.exit_operators,
+                chain.deployed,
             );
         }
         for relay in self.view.iter() {
@@ -178,17 +219,31 @@ impl NetworkFile {
         &self.name
     }
 
-    /// From when the file is no longer valid, in unix seconds.
-    pub const fn expires(&self) -> u64 {
-        self.expires
+    /// From when the file is no longer valid, in unix seconds; `None` if the network is open.
+    pub const fn expires(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Static { expires, .. } => Some(*expires),
+            Kind::Open { .. } => None,
+        }
     }
 
-    /// The key that signed the file.
-    pub const fn signer(&self) -> RelayId {
-        self.signer
+    /// The key that signed the file; `None` if the network is open.
+    pub const fn signer(&self) -> Option<RelayId> {
+        match &self.kind {
+            Kind::Static { signer, .. } => Some(*signer),
+            Kind::Open { .. } => None,
+        }
     }
 
-    /// The relays.
+    /// Where an open network is entered, as `IP:PORT` or `HOST:PORT` (TCP); `None` if the network is static.
+    pub fn bootstrap(&self) -> Option<&[String]> {
+        match &self.kind {
+            Kind::Static { .. } => None,
+            Kind::Open { bootstrap } => Some(bootstrap),
+        }
+    }
+
+    /// The relays; none yet, if the network is open.
     pub const fn view(&self) -> &View {
         &self.view
     }
@@ -215,6 +270,45 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(allowed)
 }
 
+fn check_name(name: &str) -> Result<(), Misuse> {
+    let problem = "the name of a network has 1 to 64 ASCII letters, digits, spaces or `-`, `_`, `.`";
+    if is_name(name) { Ok(()) } else { Err(Misuse(problem)) }
+}
+
+fn quoted(texts: &[String]) -> String {
+    let quoted: Vec<_> = texts.iter().map(|text| format!("\"{text}\"")).collect();
+    quoted.join(", ")
+}
+
+/// Where an open network is entered.
+// directory.file.7
+fn check_bootstrap(bootstrap: &[String]) -> Result<(), &'static str> {
+    if bootstrap.len() > MAX_BOOTSTRAP {
+        return Err("an open network names up to 32 bootstrap addresses");
+    }
+    if bootstrap.iter().all(|address| is_host_and_port(address)) {
+        Ok(())
+    } else {
+        Err("a bootstrap address is IP:PORT, [IPv6]:PORT or HOST:PORT, with a port from 1 to 65535")
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return address.port() != 0 && !address.ip().is_unspecified();
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let label = |label: &str| {
+        let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    // What ends in a number is an address, and was none.
+    let named = host.rsplit('.').next().is_some_and(|last| last.bytes().any(|b| !b.is_ascii_digit()));
+    let port = digits && port.parse::<u16>().is_ok_and(|port| port != 0);
+    port && named && host.len() <= MAX_HOST && host.split('.').all(label)
+}
+
 /// What the signer signs: the values, with the descriptors in the order of their ids.
 fn signed_bytes(name: &str, expires: u64, view: &View) -> Result<Vec<u8>, Full> {
     let length =
@@ -237,6 +331,7 @@ fn signed_bytes(name: &str, expires: u64, view: &View) -> Result<Vec<u8>, Full> 
         out.put(chain.contract.as_slice())?;
         out.put(&chain.minimum_bond.to_bytes().ok_or(Full)?)?;
         out.u16(chain.exit_operators)?;
+        out.u64(chain.deployed)?;
         out.u8(u8::try_from(chain.rpc.len()).map_err(|_| Full)?)?;
         for url in &chain.rpc {
             out.u16(u16::try_from(url.len()).map_err(|_| Full)?)?;
@@ -247,7 +342,29 @@ fn signed_bytes(name: &str, expires: u64, view: &View) -> Result<Vec<u8>, Full> 
 }
 
 fn chain_length(chain: &Chain) -> usize {
-    8 + 20 + 12 + 2 + 1 + chain.rpc.iter().map(|url| 2 + url.len()).sum::<usize>()
+    8 + 20 + 12 + 2 + 8 + 1 + chain.rpc.iter().map(|url| 2 + url.len()).sum::<usize>()
+}
+
+/// The rest of an open network's file.
+// directory.file.7
+fn parse_open(root: &Section<'_>, name: &str, pinned: Option<RelayId>) -> Result<NetworkFile, FileError> {
+    // directory.file.4
+    if let Some(pinned) = pinned {
+        let problem = format!("nobody signs the file of an open network, but {pinned} is pinned");
+        return Err(root.error(
+            "bootstrap",
+            problem,
+            "pin no signer for this network, or get the right file",
+        ));
+    }
+    let section = root.section("chain")?.ok_or_else(|| {
+        root.error("chain", "an open network has a chain, which has its registry", GET_AGAIN)
+    })?;
+    let chain = read_chain(&section)?;
+    let bootstrap = root.texts("bootstrap")?;
+    check_bootstrap(&bootstrap).map_err(|problem| root.error("bootstrap", problem, "correct it"))?;
+    let view = View::new(chain.open_network()).with_chain(chain);
+    Ok(NetworkFile { name: name.to_owned(), kind: Kind::Open { bootstrap }, view })
 }
 
 /// Where the relays are paid.
@@ -272,7 +389,8 @@ fn read_chain(section: &Section<'_>) -> Result<Chain, FileError> {
         EXIT_OPERATORS
     };
     let rpc = if section.has("rpc") { section.texts("rpc")? } else { Vec::new() };
-    let chain = Chain { id: section.number("id")?, contract, rpc, minimum_bond, exit_operators };
+    let deployed = if section.has("deployed") { section.number("deployed")? } else { 0 };
+    let chain = Chain { id: section.number("id")?, contract, rpc, minimum_bond, exit_operators, deployed };
     match chain.problem() {
         Some((key, problem)) => Err(section.error(key, problem, ASK)),
         None => Ok(chain),

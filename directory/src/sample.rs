@@ -34,6 +34,8 @@ pub(crate) fn descriptor(n: u8) -> Descriptor {
         country: Some(*b"DE"),
         operator: format!("operator {n}"),
         version: "chive 0.1.0".to_owned(),
+        bandwidth: 12_345,
+        gossip_port: 4434,
         payment: None,
     }
 }
@@ -45,6 +47,7 @@ pub(crate) fn chain() -> Chain {
         rpc: vec!["http://127.0.0.1:8545".to_owned(), "https://example.org/rpc?key=1".to_owned()],
         minimum_bond: Wei(1_000_000_000_000_000),
         exit_operators: 3,
+        deployed: 0,
     }
 }
 

@@ -1,23 +1,26 @@
 //! What a node believes of the network: the newest verified descriptor of every relay.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use alloy_primitives::Address;
 use circuit::keys::{DhPublic, NetworkId, RelayId};
 
-use crate::chain::Chain;
-use crate::descriptor::{SignedDescriptor, epoch};
+use crate::chain::{Chain, Wei};
+use crate::descriptor::{Descriptor, Digest, SignedDescriptor, epoch};
 use crate::payment::Payment;
+use crate::registry::Registry;
 
 /// The most relays in one view.
-pub const MAX_RELAYS: usize = 4_096;
+pub const MAX_RELAYS: usize = 16_384;
 
 /// Verified relays of one network, in the order of their ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     network: NetworkId,
     chain: Option<Chain>,
-    relays: BTreeMap<RelayId, SignedDescriptor>,
+    registry: Option<Arc<Registry>>,
+    relays: BTreeMap<RelayId, Arc<SignedDescriptor>>,
     link_keys: BTreeMap<DhPublic, RelayId>,
 }
 
@@ -36,6 +39,14 @@ pub enum NotInserted {
     /// Another relay has this link key.
     #[error("relay {0} has the same link key: every relay needs a link key of its own")]
     LinkKeyTaken(RelayId),
+    /// Nobody registered it.
+    #[error("the relay is not registered: its operator must register it at the contract")]
+    Unregistered,
+    /// Who registered it is not the owner that the descriptor names.
+    #[error(
+        "the account that the descriptor names did not register this relay: its operator must name the right one"
+    )]
+    OtherOwner,
     /// The view holds [`MAX_RELAYS`].
     #[error("the view is full with {MAX_RELAYS} relays")]
     Full,
@@ -44,9 +55,20 @@ pub enum NotInserted {
 /// Why a relay cannot be used now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Unfit {
+    /// Nobody registered it.
+    #[error("this relay is not registered")]
+    Unregistered,
     /// No descriptor of it is known.
     #[error("no descriptor of this relay is known")]
     Missing,
+    /// Its owner has locked less than the network asks for.
+    #[error("its bond of {bond} wei is below this network's minimum of {minimum} wei")]
+    BondTooLow {
+        /// Its bond.
+        bond: Wei,
+        /// The network's minimum.
+        minimum: Wei,
+    },
     /// Its descriptor is no longer valid.
     #[error("its descriptor expired at unix time {at}")]
     Expired {
@@ -76,10 +98,29 @@ pub enum Unfit {
     },
 }
 
+/// How many relays a view has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Registered; `None` without a registry.
+    pub registered: Option<usize>,
+    /// With a descriptor.
+    pub known: usize,
+    /// Which a path may use.
+    pub usable: usize,
+    /// Registered, without a descriptor.
+    pub missing: usize,
+    /// Whose descriptor has expired or has no onion key for the present epoch.
+    pub stale: usize,
+    /// Whose bond is too low.
+    pub poor: usize,
+    /// Which are paid nowhere, or elsewhere.
+    pub paid_elsewhere: usize,
+}
+
 impl View {
     /// An empty view of a free network.
     pub const fn new(network: NetworkId) -> Self {
-        Self { network, chain: None, relays: BTreeMap::new(), link_keys: BTreeMap::new() }
+        Self { network, chain: None, registry: None, relays: BTreeMap::new(), link_keys: BTreeMap::new() }
     }
 
     /// The same view, where relays are paid on this chain.
@@ -103,41 +144,106 @@ impl View {
         self.get(id)?.payment.as_ref()
     }
 
+    /// Believes a registry from now on: descriptors of relays that it does not list are dropped, and how many these were.
+    // directory.view.5
+    pub fn set_registry(&mut self, registry: Arc<Registry>) -> usize {
+        self.registry = Some(registry);
+        self.keep(|view, relay| view.check_registered(relay).is_ok())
+    }
+
+    /// The registry that is believed, if the network has one.
+    pub const fn registry(&self) -> Option<&Arc<Registry>> {
+        self.registry.as_ref()
+    }
+
     /// Takes a descriptor if it is the newest of its relay; the same one again changes nothing.
+    pub fn insert(&mut self, new: impl Into<Arc<SignedDescriptor>>) -> Result<(), NotInserted> {
+        let new = new.into();
+        if !self.is_news(&new, new.digest())? {
+            return Ok(());
+        }
+        if let Some(loser) = self.link_keys.insert(new.link_key, new.id).filter(|loser| *loser != new.id) {
+            self.relays.remove(&loser);
+        }
+        let (id, link_key) = (new.id, new.link_key);
+        if let Some(old) = self.relays.insert(id, new).filter(|old| old.link_key != link_key) {
+            self.link_keys.remove(&old.link_key);
+        }
+        Ok(())
+    }
+
+    /// Whether a descriptor would change the view if its signature is right, or why it cannot enter.
     // directory.view.1
-    pub fn insert(&mut self, new: SignedDescriptor) -> Result<(), NotInserted> {
+    pub(crate) fn is_news(&self, new: &Descriptor, digest: &Digest) -> Result<bool, NotInserted> {
         if new.network != self.network {
             return Err(NotInserted::OtherNetwork(new.network));
         }
-        let old = self.relays.get(&new.id);
-        match old {
-            Some(old) if *old == new => return Ok(()),
+        self.check_registered(new)?;
+        match self.relays.get(&new.id) {
+            Some(old) if old.digest() == digest => return Ok(false),
             Some(old) if old.sequence > new.sequence => return Err(NotInserted::Older(old.sequence)),
-            Some(old) if old.sequence == new.sequence => {
+            Some(old) if old.sequence == new.sequence && old.digest() < digest => {
                 return Err(NotInserted::SameSequence(old.sequence));
             }
             None if self.relays.len() >= MAX_RELAYS => return Err(NotInserted::Full),
             Some(_) | None => {}
         }
         // directory.view.2
-        if let Some(owner) = self.link_keys.get(&new.link_key).filter(|owner| **owner != new.id) {
-            return Err(NotInserted::LinkKeyTaken(*owner));
+        match self.link_keys.get(&new.link_key).filter(|other| **other != new.id) {
+            Some(other) if self.since(new) >= self.get(other).and_then(|relay| self.since(relay)) => {
+                Err(NotInserted::LinkKeyTaken(*other))
+            }
+            _ => Ok(true),
         }
-        if let Some(old) = old {
-            self.link_keys.remove(&old.link_key);
+    }
+
+    /// Which change of the registry registered the relay of a descriptor.
+    fn since(&self, relay: &Descriptor) -> Option<u64> {
+        let owner = relay.payment.as_ref()?.owner;
+        Some(self.registry.as_ref()?.get(&relay.id, &owner)?.since)
+    }
+
+    /// Whether the owner that a descriptor names registered its relay, where there is a registry.
+    fn check_registered(&self, relay: &Descriptor) -> Result<(), NotInserted> {
+        let Some(registry) = &self.registry else { return Ok(()) };
+        match &relay.payment {
+            _ if !registry.contains(&relay.id) => Err(NotInserted::Unregistered),
+            Some(paid) if registry.get(&relay.id, &paid.owner).is_some() => Ok(()),
+            _ => Err(NotInserted::OtherOwner),
         }
-        self.link_keys.insert(new.link_key, new.id);
-        self.relays.insert(new.id, new);
-        Ok(())
+    }
+
+    /// Drops the descriptors that are no longer valid at `unix` (seconds), and how many these were.
+    pub fn expire(&mut self, unix: u64) -> usize {
+        self.keep(|_, relay| relay.expires > unix)
+    }
+
+    fn keep(&mut self, keeps: impl Fn(&Self, &Descriptor) -> bool) -> usize {
+        let lost: Vec<_> = self
+            .relays
+            .values()
+            .filter(|relay| !keeps(self, relay))
+            .map(|relay| (relay.id, relay.link_key))
+            .collect();
+        for (id, link_key) in &lost {
+            self.relays.remove(id);
+            self.link_keys.remove(link_key);
+        }
+        lost.len()
     }
 
     /// The descriptor of a relay, valid or not.
     pub fn get(&self, id: &RelayId) -> Option<&SignedDescriptor> {
-        self.relays.get(id)
+        self.relays.get(id).map(Arc::as_ref)
     }
 
     /// All descriptors, valid or not, in the order of their ids.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &SignedDescriptor> + Clone {
+        self.relays.values().map(Arc::as_ref)
+    }
+
+    /// The same, to be kept.
+    pub fn shared(&self) -> impl ExactSizeIterator<Item = &Arc<SignedDescriptor>> + Clone {
         self.relays.values()
     }
 
@@ -154,7 +260,9 @@ impl View {
     /// The descriptor of a relay if it can be used at `unix` (seconds), or why it cannot.
     // directory.view.3
     pub fn usable(&self, id: &RelayId, unix: u64) -> Result<&SignedDescriptor, Unfit> {
-        let relay = self.get(id).ok_or(Unfit::Missing)?;
+        // directory.view.5
+        let registered = self.registry.as_ref().is_none_or(|registry| registry.contains(id));
+        let relay = self.get(id).ok_or(if registered { Unfit::Missing } else { Unfit::Unregistered })?;
         if relay.expires <= unix {
             return Err(Unfit::Expired { at: relay.expires });
         }
@@ -163,15 +271,51 @@ impl View {
         // directory.view.4
         match (&self.chain, relay.payment) {
             (None, None) => Ok(relay),
-            (Some(chain), Some(payment)) if chain.pays(&payment) => Ok(relay),
+            (Some(chain), Some(payment)) if chain.pays(&payment) => {
+                self.check_bond(chain, relay, &payment.owner)
+            }
             (Some(_), None) => Err(Unfit::NoPayment),
             (_, Some(Payment { chain_id, contract, .. })) => Err(Unfit::PaidElsewhere { chain_id, contract }),
         }
     }
 
-    /// The relays that cannot be used at `unix` (seconds), in the order of their ids, with the reasons.
+    // directory.view.6
+    fn check_bond<'a>(
+        &self,
+        chain: &Chain,
+        relay: &'a SignedDescriptor,
+        owner: &Address,
+    ) -> Result<&'a SignedDescriptor, Unfit> {
+        let Some(registry) = &self.registry else { return Ok(relay) };
+        let bond = registry.get(&relay.id, owner).ok_or(Unfit::Unregistered)?.bond;
+        let minimum = chain.minimum_bond;
+        if bond < minimum { Err(Unfit::BondTooLow { bond, minimum }) } else { Ok(relay) }
+    }
+
+    /// The relays that cannot be used at `unix` (seconds), in the order of their ids, with the reasons; those that are
+    /// registered and of which nothing is known are among them.
     pub fn unfit(&self, unix: u64) -> impl Iterator<Item = (RelayId, Unfit)> + '_ {
-        self.relays.keys().filter_map(move |id| Some((*id, self.usable(id, unix).err()?)))
+        let registered = self.registry.iter().flat_map(|registry| registry.ids());
+        // With a registry, what is known is a part of what is registered.
+        let known = self.relays.keys().copied().filter(|_| self.registry.is_none());
+        registered.chain(known).filter_map(move |id| Some((id, self.usable(&id, unix).err()?)))
+    }
+
+    /// How many relays there are at `unix` (seconds), and how many cannot be used for which reason.
+    pub fn count(&self, unix: u64) -> Count {
+        let registered = self.registry.as_ref().map(|registry| registry.ids().count());
+        let mut count = Count { registered, known: self.relays.len(), ..Count::default() };
+        for (_, reason) in self.unfit(unix) {
+            let of = match reason {
+                Unfit::Missing | Unfit::Unregistered => &mut count.missing,
+                Unfit::Expired { .. } | Unfit::NoOnionKey { .. } => &mut count.stale,
+                Unfit::BondTooLow { .. } => &mut count.poor,
+                Unfit::NoPayment | Unfit::PaidElsewhere { .. } => &mut count.paid_elsewhere,
+            };
+            *of += 1;
+        }
+        count.usable = count.known.saturating_sub(count.stale + count.poor + count.paid_elsewhere);
+        count
     }
 }
 
@@ -211,8 +355,17 @@ mod tests {
         let before = view.clone();
         assert_eq!(view.insert(signed(1)), Ok(()));
         assert_eq!(view.insert(with(1, |d| d.sequence = 6)), Err(NotInserted::Older(7)));
-        assert_eq!(view.insert(with(1, |d| d.operator.clear())), Err(NotInserted::SameSequence(7)));
         assert_eq!(view, before);
+        // Of two with one number the smaller digest wins, whichever comes first.
+        let other = with(1, |d| d.operator.clear());
+        let (smaller, larger) =
+            if other.digest() < signed(1).digest() { (other, signed(1)) } else { (signed(1), other) };
+        for order in [[&smaller, &larger], [&larger, &smaller]] {
+            let mut view = View::new(NETWORK);
+            let results = order.map(|relay| view.insert(relay.clone()));
+            let second = if order[0] == &smaller { Err(NotInserted::SameSequence(7)) } else { Ok(()) };
+            assert_eq!((results, view.get(&smaller.id)), ([Ok(()), second], Some(&smaller)));
+        }
         let newer = with(1, |d| d.sequence = 8);
         assert_eq!(view.insert(newer.clone()), Ok(()));
         assert_eq!(view.get(&newer.id), Some(&newer));
@@ -241,11 +394,11 @@ mod tests {
         let mut view = view(&[1]);
         let other = NetworkId([0x22; 16]);
         assert_eq!(view.insert(with(2, |d| d.network = other)), Err(NotInserted::OtherNetwork(other)));
-        let filler = signed(1);
+        let filler = Arc::new(signed(1));
         for n in 1..MAX_RELAYS {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&n.to_be_bytes());
-            view.relays.insert(RelayId(id), filler.clone());
+            view.relays.insert(RelayId(id), Arc::clone(&filler));
         }
         assert_eq!(view.insert(signed(3)), Err(NotInserted::Full));
         assert_eq!(view.insert(with(1, |d| d.sequence = 8)), Ok(()));
@@ -308,5 +461,75 @@ mod tests {
         free.insert(with(2, |d| d.payment = Some(payment(2)))).unwrap();
         assert_eq!(free.usable(&id(2), NOW), elsewhere(chain().id, chain().contract));
         assert_eq!(free.unfit(NOW).count(), 1);
+    }
+
+    fn registry(owners: &[u8]) -> Registry {
+        let mut registry = Registry::default();
+        for (seq, n) in (1..).zip(owners) {
+            registry.apply(seq, payment(*n).owner, identity(*n).id(), true).unwrap();
+            registry.set_bond(payment(*n).owner, chain().minimum_bond);
+        }
+        registry
+    }
+
+    fn paid(n: u8) -> SignedDescriptor {
+        with(n, |d| d.payment = Some(payment(n)))
+    }
+
+    // directory.view.5
+    #[test]
+    fn only_what_its_owner_registered_is_in_the_view() {
+        let id = |n| identity(n).id();
+        let mut view = View::new(NETWORK).with_chain(chain());
+        view.insert(paid(1)).unwrap();
+        view.insert(paid(2)).unwrap();
+        view.insert(signed(3)).unwrap();
+        assert_eq!(view.set_registry(Arc::new(registry(&[1, 3, 4]))), 2);
+        assert!(view.iter().map(|relay| relay.id).eq([id(1)]));
+        assert_eq!(view.usable(&id(2), NOW), Err(Unfit::Unregistered));
+        assert_eq!(view.usable(&id(3), NOW), Err(Unfit::Missing));
+        assert_eq!(view.insert(paid(2)), Err(NotInserted::Unregistered));
+        assert_eq!(view.insert(signed(3)), Err(NotInserted::OtherOwner));
+        let other = with(3, |d| d.payment = Some(Payment { owner: payment(4).owner, ..payment(3) }));
+        assert_eq!(view.insert(other), Err(NotInserted::OtherOwner));
+        assert_eq!(view.insert(paid(3)), Ok(()));
+        // A link key is free again when its relay has left.
+        view.set_registry(Arc::new(registry(&[2, 3])));
+        assert_eq!(
+            view.insert(with(2, |d| (d.payment, d.link_key) = (Some(payment(2)), DhPublic([1; 32])))),
+            Ok(())
+        );
+    }
+
+    // directory.view.6
+    #[test]
+    fn a_bond_below_the_minimum_is_a_reason_and_all_are_counted() {
+        let mut registry = registry(&[1, 2, 3, 4, 5]);
+        registry.set_bond(payment(2).owner, Wei(5));
+        let mut view = View::new(NETWORK).with_chain(chain());
+        view.set_registry(Arc::new(registry));
+        view.insert(paid(1)).unwrap();
+        view.insert(paid(2)).unwrap();
+        view.insert(with(3, |d| (d.payment, d.expires) = (Some(payment(3)), NOW + 1))).unwrap();
+        view.insert(with(4, |d| d.payment = Some(Payment { chain_id: 9, ..payment(4) }))).unwrap();
+        let poor = Unfit::BondTooLow { bond: Wei(5), minimum: chain().minimum_bond };
+        assert_eq!(view.usable(&identity(2).id(), NOW), Err(poor));
+        let count = view.count(NOW + 1);
+        let expected = Count {
+            registered: Some(5),
+            known: 4,
+            usable: 1,
+            missing: 1,
+            stale: 1,
+            poor: 1,
+            paid_elsewhere: 1,
+        };
+        assert_eq!(count, expected);
+        assert_eq!(view.unfit(NOW + 1).count(), 4);
+        assert!(view.unfit(NOW + 1).map(|(id, _)| id).is_sorted());
+        assert_eq!(view.expire(NOW + 1), 1);
+        assert_eq!((view.count(NOW + 1).missing, view.count(NOW + 1).stale), (2, 0));
+        let free = View::new(NETWORK).count(NOW);
+        assert_eq!(free, Count::default());
     }
 }

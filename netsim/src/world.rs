@@ -110,6 +110,7 @@ impl Plan {
                 rpc: vec![],
                 minimum_bond: Wei(1),
                 exit_operators: 1,
+                deployed: 0,
             });
         }
         for member in &members {
@@ -188,6 +189,8 @@ impl Member {
             country: None,
             operator: String::new(),
             version: String::new(),
+            bandwidth: 0,
+            gossip_port: 0,
             payment: self.money.map(|money| Payment {
                 chain_id: DOMAIN.chain_id,
                 contract: DOMAIN.contract,

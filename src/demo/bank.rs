@@ -86,7 +86,14 @@ impl Bank {
     /// The chain as a network file names it.
     pub(crate) fn network(&self) -> NetworkChain {
         let Domain { chain_id, contract } = self.domain();
-        NetworkChain { id: chain_id, contract, rpc: vec![], minimum_bond: POT, exit_operators: 1 }
+        NetworkChain {
+            id: chain_id,
+            contract,
+            rpc: vec![],
+            minimum_bond: POT,
+            exit_operators: 1,
+            deployed: 0,
+        }
     }
 
     /// The keys of a new pot.

@@ -41,6 +41,8 @@ fn fill(mut view: View, relays: u8, exits: u8, payment: impl Fn(u8) -> Option<Pa
             country: None,
             operator: String::new(),
             version: "test".to_owned(),
+            bandwidth: 0,
+            gossip_port: 0,
             payment: payment(n),
         };
         view.insert(SignedDescriptor::sign(descriptor, &identity).unwrap()).unwrap();
@@ -148,6 +150,7 @@ fn chain(exit_operators: u16) -> Chain {
         rpc: vec![],
         minimum_bond: Wei::ZERO,
         exit_operators,
+        deployed: 0,
     }
 }
 

@@ -62,9 +62,9 @@ fn what_is_created_is_read_back() {
     assert_eq!(read, file);
     assert_eq!(
         (read.name(), read.signer(), read.view().iter().len()),
-        ("demo net", identity(SIGNER).id(), 4)
+        ("demo net", Some(identity(SIGNER).id()), 4)
     );
-    assert_eq!(read.expires(), NOW + EPOCH_SECONDS);
+    assert_eq!((read.expires(), read.bootstrap()), (Some(NOW + EPOCH_SECONDS), None));
     assert_eq!(NetworkFile::parse(&file.to_text(), "", None, NOW), Ok(file));
     assert_eq!(read.into_view().network(), NETWORK);
 }
@@ -84,18 +84,20 @@ fn the_signed_bytes_are_those_of_the_specification() {
     ]
     .concat();
     let verify = |message: &[u8], file: &NetworkFile| {
-        identity(SIGNER).id().verify("chive network file 1", message, &file.signature).unwrap();
+        let Kind::Static { signature, .. } = &file.kind else { panic!("a static file") };
+        identity(SIGNER).id().verify("chive network file 1", message, signature).unwrap();
     };
     verify(&[&expected[..], &[0]].concat(), &file);
     let mut chain = chain();
     chain.rpc = vec!["http://a".to_owned()];
+    chain.deployed = 12_345;
     let view = file.into_view().with_chain(chain);
     let file = NetworkFile::create("demo net", view, &identity(SIGNER)).unwrap();
     let chain_part = [
         &[1, 0, 0, 0, 0, 0, 0, 0x7a, 0x69][..],
         &[0xc0; 20],
         &[0, 0, 0, 0, 0, 0x03, 0x8d, 0x7e, 0xa4, 0xc6, 0x80, 0],
-        &[0, 3, 1, 0, 8],
+        &[0, 3, 0, 0, 0, 0, 0, 0, 0x30, 0x39, 1, 0, 8],
         b"http://a",
     ];
     verify(&[&expected[..], &chain_part.concat()].concat(), &file);
@@ -131,12 +133,12 @@ fn a_chain_is_read_back_and_shown_to_people() {
         .replace("1000000000000000 wei", "0.001 ether")
         .replace(&chain().contract.to_string(), &chain().contract.to_string().to_lowercase());
     assert_eq!(parse(&again), Ok(file));
-    // What is left out is 20 exit operators, and no RPC.
+    // What is left out is 20 exit operators, no RPC, and a contract that may have been there always.
     let mut view = paid().into_view();
     view = view.with_chain(Chain { rpc: vec![], exit_operators: EXIT_OPERATORS, ..chain() });
     let file = NetworkFile::create("demo net", view, &identity(SIGNER)).unwrap();
-    let text = file.to_text().replace("rpc = []\n", "").replace("exit_operators = 20\n", "");
-    assert!(!text.contains("rpc") && !text.contains("exit_operators"));
+    let text = file.to_text().replace("rpc = []\n", "").replace("exit_operators = 20\ndeployed = 0\n", "");
+    assert!(!text.contains("rpc") && !text.contains("exit_operators") && !text.contains("deployed"));
     assert_eq!(parse(&text), Ok(file));
 }
 
@@ -151,6 +153,8 @@ fn every_changed_value_of_the_chain_is_refused_where_it_stands() {
         ("wei\"", "gwei\"", "signature =", "signature"),
         ("exit_operators = 3", "exit_operators = 4", "signature =", "signature"),
         (":8545", ":8546", "signature =", "signature"),
+        ("deployed = 0", "deployed = 1", "signature =", "signature"),
+        ("deployed = 0", "deployed = 9223372036854775808", "deployed =", "chain.deployed"),
         ("[chain]", "[chain]\nx = 1", "x = 1", "chain.x"),
         ("id = 31337", "id = 0", "id = 0", "chain.id"),
         ("id = 31337", "id = 9223372036854775808", "id =", "chain.id"),
@@ -209,7 +213,7 @@ fn the_text_is_for_people_and_comments_and_order_do_not_count() {
 fn a_file_expires_with_its_first_descriptor() {
     let file = create([signed(1), with(2, |d| d.expires = NOW + 7_200)]);
     let text = file.to_text();
-    assert_eq!(file.expires(), NOW + 7_200);
+    assert_eq!(file.expires(), Some(NOW + 7_200));
     assert!(NetworkFile::parse(&text, "", None, NOW + 7_199).is_ok());
     assert_eq!(NetworkFile::parse(&text, "", None, NOW + 7_200).unwrap_err().key, "expires");
     let error = NetworkFile::parse(&text, "", None, NOW + 3 * 7_200).unwrap_err();
@@ -327,6 +331,88 @@ fn what_cannot_be_a_file_is_not_created() {
     assert!(NetworkFile::create(&"x".repeat(MAX_NAME), view, &identity(SIGNER)).is_ok());
     let long = "#".repeat(MAX_FILE + 1);
     assert!(parse(&long).unwrap_err().problem.contains("16 MiB"));
+}
+
+fn open() -> NetworkFile {
+    let bootstrap = ["192.0.2.1:4434", "[2001:db8::1]:443", "relay-1.example.org:4434", "a:1"];
+    let bootstrap = bootstrap.map(str::to_owned).to_vec();
+    NetworkFile::open("open net", Chain { deployed: 77, ..chain() }, bootstrap).unwrap()
+}
+
+// directory.file.7 directory.file.8
+#[test]
+fn an_open_network_is_read_back_and_named_by_its_contract() {
+    let file = open();
+    let text = file.to_text();
+    let read = NetworkFile::parse(&text, "", None, u64::MAX).unwrap();
+    assert_eq!(read, file);
+    assert_eq!((read.name(), read.signer(), read.expires()), ("open net", None, None));
+    assert_eq!(read.bootstrap().map(<[String]>::len), Some(4));
+    let view = read.into_view();
+    assert_eq!((view.iter().len(), view.chain().map(|chain| chain.deployed)), (0, Some(77)));
+    let mut hasher = blake3::Hasher::new_derive_key("chive open network 1");
+    hasher.update(&[0, 0, 0, 0, 0, 0, 0x7a, 0x69]).update(&[0xc0; 20]);
+    assert_eq!(view.network().0, hasher.finalize().as_bytes()[..16]);
+    let first = NetworkFile::open("first", chain(), vec![]).unwrap();
+    assert_eq!(NetworkFile::parse(&first.to_text(), "", None, NOW), Ok(first));
+}
+
+// directory.file.3 directory.file.4 directory.file.7
+#[test]
+fn what_is_wrong_with_an_open_networks_file_is_named() {
+    let text = open().to_text();
+    let parse = |text: &str, pinned| NetworkFile::parse(text, "network.toml", pinned, NOW).unwrap_err();
+    let error = parse(&text, Some(identity(SIGNER).id()));
+    assert!(error.key == "bootstrap" && error.problem.contains("pinned"), "{error}");
+    let many = format!("bootstrap = [{}]", vec!["\"a:1\""; MAX_BOOTSTRAP + 1].join(", "));
+    let line = text.lines().find(|line| line.starts_with("bootstrap")).unwrap();
+    for (from, to, key) in [
+        (line, many.as_str(), "bootstrap"),
+        (line, "bootstrap = 5", "bootstrap"),
+        ("\"a:1\"", "5", "bootstrap"),
+        ("\"open net\"", "\"open/net\"", "name"),
+        ("schema = 1", "schema = 1\nsigner = \"\"", "signer"),
+        ("schema = 1", "schema = 1\nrelay = []", "relay"),
+        ("id = 31337", "id = 0", "chain.id"),
+        ("deployed = 77", "deployed = -1", "chain.deployed"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert_eq!(parse(&text.replacen(from, to, 1), None).key, key);
+    }
+    let (head, _) = text.split_once("[chain]").unwrap();
+    assert_eq!(parse(head, None).key, "chain");
+    let long = format!("{}:1", vec!["a".repeat(63); 4].join("."));
+    for bad in [
+        "",
+        ":",
+        "a",
+        "a:",
+        "a:0",
+        "a:65536",
+        "a:+1",
+        "a:-1",
+        "a b:1",
+        "-a:1",
+        "a-:1",
+        "a..b:1",
+        ".a:1",
+        "a.:1",
+        "1.2.3:1",
+        "256.1.1.1:1",
+        "192.0.2.1:0",
+        "0.0.0.0:1",
+        "[::]:1",
+        "::1:1",
+        "[fe80::1:1",
+        "a\\:1",
+        "\u{e9}:1",
+        &long,
+    ] {
+        assert!(NetworkFile::open("n", chain(), vec![bad.to_owned()]).is_err(), "{bad}");
+    }
+    assert!(NetworkFile::open("n", chain(), vec!["a:1".to_owned(); MAX_BOOTSTRAP + 1]).is_err());
+    assert!(NetworkFile::open("n/", chain(), vec![]).is_err());
+    assert!(NetworkFile::open("n", Chain { id: 0, ..chain() }, vec![]).is_err());
 }
 
 proptest! {

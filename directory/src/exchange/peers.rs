@@ -1,0 +1,106 @@
+//! Who makes us work, and how much of it (docs/spec/04-directory.md section 6).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use circuit::keys::RelayId;
+
+use crate::limit::{Bucket, Buckets, Rate};
+
+/// The most peers and prefixes that are remembered.
+pub const MAX_PEERS: usize = 1_024;
+/// The most relays whose updates are counted.
+pub const MAX_IDS: usize = 4_096;
+/// How long nothing is taken from a peer that passed on a forged descriptor.
+pub const BLOCKED: Duration = Duration::from_hours(1);
+
+/// Signatures of one peer, of one prefix, and of all together, that are checked unasked.
+const PEER_CHECKS: Rate = Rate { burst: 256, every: Duration::from_millis(100) };
+const PREFIX_CHECKS: Rate = Rate { burst: 1_024, every: Duration::from_millis(25) };
+const ALL_CHECKS: Rate = Rate { burst: 4_096, every: Duration::from_millis(2) };
+/// Requests of one prefix that are answered.
+const REQUESTS: Rate = Rate { burst: 64, every: Duration::from_millis(500) };
+/// Descriptors of one relay that are taken.
+const UPDATES: Rate = Rate { burst: 8, every: Duration::from_mins(10) };
+
+/// What a peer is known by: a hash of its name, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerKey {
+    id: [u8; 32],
+    prefix: u64,
+}
+
+impl PeerKey {
+    /// The peer of this name at this address; its /24 (IPv4) or /48 (IPv6) counts.
+    pub fn new(id: [u8; 32], address: IpAddr) -> Self {
+        let prefix = match address.to_canonical() {
+            IpAddr::V4(ip) => 4 << 48 | u64::from(ip.to_bits() >> 8),
+            IpAddr::V6(ip) => 6 << 48 | u64::try_from(ip.to_bits() >> 80).unwrap_or(0),
+        };
+        Self { id, prefix }
+    }
+}
+
+/// What peers and relays may still do.
+#[derive(Debug)]
+pub(super) struct Peers {
+    names: Buckets<[u8; 32], MAX_PEERS>,
+    prefixes: Buckets<u64, MAX_PEERS>,
+    all: Bucket,
+    requests: Buckets<u64, MAX_PEERS>,
+    updates: Buckets<RelayId, MAX_IDS>,
+    blocked: BTreeMap<[u8; 32], Instant>,
+}
+
+impl Peers {
+    pub(super) const fn new() -> Self {
+        Self {
+            names: Buckets::new(PEER_CHECKS),
+            prefixes: Buckets::new(PREFIX_CHECKS),
+            all: Bucket::new(),
+            requests: Buckets::new(REQUESTS),
+            updates: Buckets::new(UPDATES),
+            blocked: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a signature that this peer sent unasked is checked; a bucket of others is not emptied for it in vain.
+    // directory.gossip.3
+    pub(super) fn may_check(&mut self, now: Instant, peer: PeerKey) -> bool {
+        self.names.take(now, peer.id)
+            && self.prefixes.take(now, peer.prefix)
+            && self.all.take(now, ALL_CHECKS)
+    }
+
+    /// Whether a request of this peer is answered.
+    // directory.gossip.3
+    pub(super) fn may_ask(&mut self, now: Instant, peer: PeerKey) -> bool {
+        self.requests.take(now, peer.prefix)
+    }
+
+    /// Whether one more descriptor of this relay is taken.
+    // directory.gossip.4
+    pub(super) fn may_update(&self, now: Instant, id: &RelayId) -> bool {
+        self.updates.has(now, id)
+    }
+
+    /// Counts a descriptor of a relay that was taken.
+    pub(super) fn updated(&mut self, now: Instant, id: RelayId) {
+        self.updates.take(now, id);
+    }
+
+    pub(super) fn is_blocked(&self, now: Instant, peer: PeerKey) -> bool {
+        self.blocked.get(&peer.id).is_some_and(|until| *until > now)
+    }
+
+    /// Takes nothing from a peer for a while; where there are too many such, the one that was blocked first is forgotten.
+    // directory.gossip.2
+    pub(super) fn block(&mut self, now: Instant, peer: PeerKey) {
+        if self.blocked.len() >= MAX_PEERS {
+            let first = self.blocked.iter().min_by_key(|(_, until)| **until).map(|(id, _)| *id);
+            first.and_then(|id| self.blocked.remove(&id));
+        }
+        self.blocked.insert(peer.id, now + BLOCKED);
+    }
+}
