@@ -18,13 +18,14 @@ use crate::neighbour::address;
 const LABEL: &str = "chive descriptor 1";
 
 /// Where the relays of the sample are paid.
-fn chain() -> Chain {
+pub(crate) fn chain() -> Chain {
     Chain {
         id: 31_337,
         contract: parse_address("0xc0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0").unwrap(),
         rpc: vec!["http://127.0.0.1:8545".to_owned()],
         minimum_bond: parse_amount("0.001 ether").unwrap(),
         exit_operators: 2,
+        deployed: 0,
     }
 }
 
@@ -57,7 +58,15 @@ pub(crate) fn describe(n: u8, payment: Option<Payment>) -> SignedDescriptor {
         country: Some(*b"DE"),
         operator: format!("operator {n}"),
         version: "chive 0.1.0".to_owned(),
-        payment,
+        bandwidth: 12_345,
+        gossip_port: 4434,
+        payment: (n == 5).then(|| Payment {
+            chain_id: chain().id,
+            contract: chain().contract,
+            owner: parse_address("0x0505050505050505050505050505050505050505").unwrap(),
+            ask: Rate(1_000),
+            exit_ask: Rate(1 << 30),
+        }),
     };
     SignedDescriptor::sign(descriptor, &identity(n)).unwrap()
 }
@@ -110,25 +119,37 @@ pub(crate) fn sample_file() -> String {
     })
 }
 
+/// The text of an open network's file.
+pub(crate) fn sample_open_file() -> String {
+    let bootstrap = ["192.0.2.1:4434", "[2001:db8::1]:443", "relay.example.org:4434"].map(str::to_owned);
+    NetworkFile::open("open", chain(), bootstrap.to_vec()).unwrap().to_text()
+}
+
 /// A file that is believed says the same when it is written again; what is wrong with another is said in one line that
 /// exists and that a terminal can show.
 ///
-/// The first byte decides whether the bytes are the text, or changes to a real one.
+/// The first byte decides whether the bytes are the text, or changes to a real one, of one kind or the other.
 pub fn network_file(data: &[u8]) {
     let mut input = Input::new(data);
-    let text = if input.u8() & 1 == 0 {
-        input.rest().to_vec()
-    } else {
-        let mut text = sample_file().into_bytes();
+    let (first, pinned) = (input.u8(), Some(identity(9).id()));
+    let mut edited = |mut text: Vec<u8>| {
         edit_text(&mut input, &mut text);
         text
     };
+    let (text, pinned) = match first % 4 {
+        1 => (edited(sample_file().into_bytes()), pinned),
+        2 => (input.rest().to_vec(), None),
+        3 => (edited(sample_open_file().into_bytes()), None),
+        _ => (input.rest().to_vec(), pinned),
+    };
     let Ok(text) = String::from_utf8(text) else { return };
-    let pinned = identity(9).id();
-    match NetworkFile::parse(&text, "file", Some(pinned), UNIX) {
+    match NetworkFile::parse(&text, "file", pinned, UNIX) {
         Ok(file) => {
-            assert_eq!((file.signer(), file.name()), (pinned, "sample"));
-            assert_eq!(NetworkFile::parse(&file.to_text(), "file", Some(pinned), UNIX), Ok(file));
+            if let Some(pinned) = pinned {
+                assert_eq!((file.signer(), file.name()), (Some(pinned), "sample"));
+            }
+            assert_eq!(file.signer().is_none(), file.bootstrap().is_some());
+            assert_eq!(NetworkFile::parse(&file.to_text(), "file", pinned, UNIX), Ok(file));
         }
         Err(error) => {
             assert!((1..=1 + text.matches('\n').count()).contains(&error.line), "{error:?}");

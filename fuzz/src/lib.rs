@@ -13,6 +13,7 @@ mod circuits;
 mod client_node;
 mod descriptor;
 mod edits;
+mod exchange;
 mod exit;
 mod files;
 mod fixture;
@@ -35,6 +36,7 @@ pub use body::body;
 pub use circuits::circuits;
 pub use client_node::{client_node, paid_client_node};
 pub use descriptor::{descriptor, network_file};
+pub use exchange::exchange;
 pub use exit::exit;
 pub use files::{config, seen_log};
 pub use frames::frames;
@@ -59,6 +61,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("cookie", cookie),
     ("descriptor", descriptor),
+    ("exchange", exchange),
     ("exit", exit),
     ("flows", flows),
     ("frames", frames),

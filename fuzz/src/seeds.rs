@@ -8,7 +8,7 @@ use circuit::seen::SeenSetups;
 use circuit::stream::{End, MAX_QUIC_PACKET, StreamConfig, Streams};
 use wire::Writer;
 
-use crate::descriptor::{sample, sample_file};
+use crate::descriptor::{sample, sample_file, sample_open_file};
 use crate::files::{CLIENT_EXAMPLE, RELAY_EXAMPLE};
 use crate::fixture::{identity, link_key, start};
 use crate::handshake::transcript;
@@ -27,6 +27,11 @@ pub fn seeds() -> Vec<Seed> {
     seeds.extend([1, 2, 5].map(|n| ("descriptor", [&[1, 0, 9][..], &body(n)].concat())));
     seeds.push(("descriptor", [&[0, 0, 9][..], sample(1).bytes()].concat()));
     seeds.push(("network_file", [&[0][..], sample_file().as_bytes()].concat()));
+    seeds.push(("network_file", [&[2][..], sample_open_file().as_bytes()].concat()));
+    // All relays gossip, one publishes; then the nodes compare, ask, push and compare.
+    let gossip = [0, 1, 2, 3, 4].map(|n| [1, n, 5, n, 0, n]).concat();
+    let rest = [3, 6, 0x85, 0, 0, 0x86, 0, 0, 0x81, 1, 9, 1, 0, 7, 0x87, 0, 0, 6, 0, 0, 0, 255, 255, 4, 5, 0, 0];
+    seeds.push(("exchange", [&gossip[..], &rest].concat()));
     seeds.extend([RELAY_EXAMPLE, CLIENT_EXAMPLE].map(|text| ("config", without_comments(text))));
     let entries = [1_000_000, 999_990, 1_000_001].map(|minute| SeenSetups::entry([3; 16], minute)).concat();
     seeds.push(("seen_log", [&[0][..], b"CHVSEEN1", &entries].concat()));

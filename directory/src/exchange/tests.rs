@@ -1,6 +1,5 @@
 //! Tests of gossip and of the exchange of sets.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::Address;
@@ -80,10 +79,14 @@ fn believing(registry: Arc<Registry>, known: impl IntoIterator<Item = SignedDesc
     Exchange::new(view, None)
 }
 
-fn peer(n: u32) -> PeerKey {
+fn peer_at(n: u32, ip: [u8; 4]) -> PeerKey {
     let mut id = [0; 32];
     id[..4].copy_from_slice(&n.to_be_bytes());
-    PeerKey::new(id, Ipv4Addr::new(192, 0, 2, 1).into())
+    PeerKey::new(id, ip.into())
+}
+
+fn peer(n: u32) -> PeerKey {
+    peer_at(n, [192, 0, 2, 1])
 }
 
 /// Asks until the answer says that there is no more; all reports.
@@ -119,9 +122,9 @@ fn the_bytes_are_those_of_the_specification() {
 
     let mut one = node(2, [relay.clone()]);
     let of_relay = blake3::derive_key("chive v1 descriptor digest", relay.bytes());
-    let of_one =
-        blake3::derive_key("chive v1 descriptor set", &[&network.0[..], &of_relay].concat());
-    let short = &blake3::keyed_hash(&of_one, &of_relay).as_bytes()[..6];
+    let of_one = blake3::derive_key("chive v1 descriptor set", &[&network.0[..], &of_relay].concat());
+    let keyed = blake3::keyed_hash(&of_one, &of_relay);
+    let short = &keyed.as_bytes()[..6];
     assert_eq!(one.request(), [&[2][..], &network.0, &of_one, &[0; 32], &[0, 1], short].concat());
     let state = [&of_one[..], &[0, 1], &2_u64.to_be_bytes()].concat();
     let answer = one.handle_request(start(), peer(1), &empty.request()).unwrap();
@@ -130,7 +133,8 @@ fn the_bytes_are_those_of_the_specification() {
     let answer = empty.handle_request(start(), peer(1), &one.request()).unwrap();
     let state = [&digest[..], &[0, 0], &2_u64.to_be_bytes()].concat();
     assert_eq!(answer, [&[2][..], &state, &of_one, &[0, 0, 0, 0, 1], short].concat());
-    let answer = empty.handle_request(start(), peer(1), &empty.request()).unwrap();
+    let request = empty.request();
+    let answer = empty.handle_request(start(), peer(1), &request).unwrap();
     assert_eq!(answer, [&[1][..], &state].concat());
 }
 
@@ -283,7 +287,9 @@ fn an_own_descriptor_waits_for_its_registration_and_counts_up() {
         d.onion_keys = vec![DhPublic([1; 32]); 30];
     };
     assert!(own.publish(NOW, with(1, long)).unwrap_err().0.contains("1,024"));
-    let far = |d: &mut Descriptor| (d.sequence, d.first_epoch, d.expires) = (9, d.first_epoch + 99, d.expires + 90 * 21_600);
+    let far = |d: &mut Descriptor| {
+        (d.sequence, d.first_epoch, d.expires) = (9, d.first_epoch + 99, d.expires + 90 * 21_600);
+    };
     assert!(own.publish(NOW, with(1, far)).unwrap_err().0.contains("7 days"));
     assert!(own.publish(NOW + 86_400, newer(1, 9)).unwrap_err().0.contains("valid now"));
     // Who leaves the registry leaves the view.
