@@ -125,8 +125,10 @@ pub struct Exchange {
     published: Option<Arc<SignedDescriptor>>,
     outbox: Option<Arc<SignedDescriptor>>,
     peers: Peers,
-    /// The digest of the set, if nothing changed since it was made.
-    digest: Option<Digest>,
+    /// The digest of the set and its size, if nothing changed since they were made.
+    set: Option<(Digest, u16)>,
+    /// The second at which expired descriptors were looked for last.
+    swept: u64,
     changed: bool,
     counters: Counters,
 }
@@ -140,7 +142,8 @@ impl Exchange {
             published: None,
             outbox: None,
             peers: Peers::new(),
-            digest: None,
+            set: None,
+            swept: 0,
             changed: true,
             counters: Counters {
                 taken: 0,
@@ -306,14 +309,13 @@ impl Exchange {
         }
         report.same = state.digest == self.digest();
         report.next = more.then(|| self.request_after(last.unwrap_or(RelayId([0; 32]))));
-        let count = self.view.count(now.unix());
-        (report.known, report.missing) = (count.known, count.missing);
+        (report.known, report.missing) = (self.view.iter().len(), self.view.missing());
         Ok(report)
     }
 
     /// Forgets what is no longer valid.
     pub fn expire(&mut self, unix: u64) {
-        if self.view.expire(unix) > 0 {
+        if core::mem::replace(&mut self.swept, unix) != unix && self.view.expire(unix) > 0 {
             self.touch();
         }
     }
@@ -402,7 +404,7 @@ impl Exchange {
 
     const fn touch(&mut self) {
         self.changed = true;
-        self.digest = None;
+        self.set = None;
     }
 
     fn encode(&self, request: &Request<'_>) -> Vec<u8> {
@@ -422,26 +424,26 @@ impl Exchange {
         self.view.shared().filter(move |relay| relay.id > after && relay.bytes().len() <= MAX_GOSSIPED)
     }
 
-    /// The digest of the whole set.
-    // directory.exchange.2
     fn digest(&mut self) -> Digest {
-        if let Some(digest) = self.digest {
-            return digest;
+        self.state().digest
+    }
+
+    /// The digest of the whole set, and its size.
+    // directory.exchange.2
+    fn state(&mut self) -> State {
+        let seq = self.view.registry().map_or(0, |registry| registry.seq());
+        if let Some((digest, count)) = self.set {
+            return State { digest, count, seq };
         }
-        let mut hasher = blake3::Hasher::new_derive_key("chive v1 descriptor set");
+        let (mut hasher, mut count) = (blake3::Hasher::new_derive_key("chive v1 descriptor set"), 0_u16);
         hasher.update(&self.view.network().0);
         for relay in self.set(RelayId([0; 32])) {
             hasher.update(relay.digest());
+            count = count.saturating_add(1);
         }
-        *self.digest.insert(hasher.finalize().into())
-    }
-
-    fn state(&mut self) -> State {
-        State {
-            digest: self.digest(),
-            count: u16::try_from(self.set(RelayId([0; 32])).count()).unwrap_or(u16::MAX),
-            seq: self.view.registry().map_or(0, |registry| registry.seq()),
-        }
+        let digest = hasher.finalize().into();
+        self.set = Some((digest, count));
+        State { digest, count, seq }
     }
 
     /// What an asker lacks and what it has more than this node.

@@ -1,4 +1,4 @@
-//! Signed relay descriptors, the network file, and the verified view of the network
+//! Signed relay descriptors and their exchange, the network file, the registry, and the verified view of the network
 //! (docs/spec/04-directory.md).
 //!
 //! Nothing here reads a clock, a socket or a file: the wall clock comes in as unix seconds, files as text.

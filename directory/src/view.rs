@@ -19,6 +19,8 @@ pub const MAX_RELAYS: usize = 16_384;
 pub struct View {
     network: NetworkId,
     chain: Option<Chain>,
+    /// Whether only what is registered is taken.
+    open: bool,
     registry: Option<Arc<Registry>>,
     relays: BTreeMap<RelayId, Arc<SignedDescriptor>>,
     link_keys: BTreeMap<DhPublic, RelayId>,
@@ -120,13 +122,21 @@ pub struct Count {
 impl View {
     /// An empty view of a free network.
     pub const fn new(network: NetworkId) -> Self {
-        Self { network, chain: None, registry: None, relays: BTreeMap::new(), link_keys: BTreeMap::new() }
+        Self {
+            network,
+            chain: None,
+            open: false,
+            registry: None,
+            relays: BTreeMap::new(),
+            link_keys: BTreeMap::new(),
+        }
     }
 
-    /// The same view, where relays are paid on this chain.
+    /// The same view, where relays are paid on this chain; if the network is the chain's open one, only what a registry
+    /// lists is taken.
     #[must_use]
     pub fn with_chain(self, chain: Chain) -> Self {
-        Self { chain: Some(chain), ..self }
+        Self { open: chain.open_network() == self.network, chain: Some(chain), ..self }
     }
 
     /// The network that is viewed.
@@ -205,7 +215,9 @@ impl View {
 
     /// Whether the owner that a descriptor names registered its relay, where there is a registry.
     fn check_registered(&self, relay: &Descriptor) -> Result<(), NotInserted> {
-        let Some(registry) = &self.registry else { return Ok(()) };
+        let Some(registry) = &self.registry else {
+            return if self.open { Err(NotInserted::Unregistered) } else { Ok(()) };
+        };
         match &relay.payment {
             _ if !registry.contains(&relay.id) => Err(NotInserted::Unregistered),
             Some(paid) if registry.get(&relay.id, &paid.owner).is_some() => Ok(()),
@@ -299,6 +311,12 @@ impl View {
         // With a registry, what is known is a part of what is registered.
         let known = self.relays.keys().copied().filter(|_| self.registry.is_none());
         registered.chain(known).filter_map(move |id| Some((id, self.usable(&id, unix).err()?)))
+    }
+
+    /// How many registered relays have no descriptor.
+    pub fn missing(&self) -> usize {
+        // What is known is a part of what is registered.
+        self.registry.as_ref().map_or(0, |registry| registry.ids().count().saturating_sub(self.relays.len()))
     }
 
     /// How many relays there are at `unix` (seconds), and how many cannot be used for which reason.
@@ -480,6 +498,11 @@ mod tests {
     #[test]
     fn only_what_its_owner_registered_is_in_the_view() {
         let id = |n| identity(n).id();
+        let mut open = View::new(chain().open_network()).with_chain(chain());
+        let early = with(1, |d| (d.network, d.payment) = (open.network(), Some(payment(1))));
+        assert_eq!(open.insert(early.clone()), Err(NotInserted::Unregistered));
+        open.set_registry(Arc::new(registry(&[1, 4])));
+        assert_eq!((open.insert(early), open.missing()), (Ok(()), 1));
         let mut view = View::new(NETWORK).with_chain(chain());
         view.insert(paid(1)).unwrap();
         view.insert(paid(2)).unwrap();
@@ -528,7 +551,7 @@ mod tests {
         assert_eq!(view.unfit(NOW + 1).count(), 4);
         assert!(view.unfit(NOW + 1).map(|(id, _)| id).is_sorted());
         assert_eq!(view.expire(NOW + 1), 1);
-        assert_eq!((view.count(NOW + 1).missing, view.count(NOW + 1).stale), (2, 0));
+        assert_eq!((view.count(NOW + 1).missing, view.missing(), view.count(NOW + 1).stale), (2, 2, 0));
         let free = View::new(NETWORK).count(NOW);
         assert_eq!(free, Count::default());
     }

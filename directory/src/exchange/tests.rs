@@ -12,6 +12,7 @@ use crate::descriptor::Descriptor;
 use crate::sample::{NOW, chain, descriptor, payment};
 
 mod attacks;
+mod vectors;
 
 #[expect(clippy::disallowed_methods, reason = "an anchor for virtual time")]
 fn start() -> Now {

@@ -1,4 +1,4 @@
-"""Independent reference of pages 01, 02 and 03: writes the vectors.
+"""Independent reference of pages 01 to 04: writes the vectors.
 
     python3 reference.py              write the JSON files beside this file
     python3 reference.py --check      regenerate, compare, exit 1 on differences
@@ -17,7 +17,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 FILES = {"link.json": "link", "setup.json": "circuit_setup",
          "cell.json": "circuit_cell", "request.json": "circuit_request",
-         "payments.json": "payments_build"}
+         "payments.json": "payments_build", "directory.json": "directory"}
 LIMIT = 1_000_000
 SHOWN = 20                              # differences shown per file
 
