@@ -304,7 +304,7 @@ impl Exchange {
             }
             report.lacking = self.find(&missing.asked, &missing.lacking);
             report.hidden = report.lacking.iter().filter(|relay| !ids.contains(&relay.id)).count();
-            // An answer that brings nothing is not followed, so that nobody is asked without end.
+            // directory.exchange.4: an answer that brings nothing is not followed, so that nobody is asked without end.
             more = missing.more && report.taken > 0;
         }
         report.same = state.digest == self.digest();

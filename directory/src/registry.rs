@@ -92,6 +92,7 @@ impl Registry {
     }
 
     /// The entry by which this owner has this relay.
+    // directory.registry.2
     pub fn get(&self, id: &RelayId, owner: &Address) -> Option<&Registration> {
         self.owners.get(owner).filter(|registration| registration.id == *id)
     }
