@@ -30,8 +30,14 @@ pub fn seeds() -> Vec<Seed> {
     seeds.push(("network_file", [&[2][..], sample_open_file().as_bytes()].concat()));
     // All relays gossip, one publishes; then the nodes compare, ask, push and compare.
     let gossip = [0, 1, 2, 3, 4].map(|n| [1, n, 5, n, 0, n]).concat();
-    let rest = [3, 6, 0x85, 0, 0, 0x86, 0, 0, 0x81, 1, 9, 1, 0, 7, 0x87, 0, 0, 6, 0, 0, 0, 255, 255, 4, 5, 0, 0];
+    let rest =
+        [3, 6, 0x85, 0, 0, 0x86, 0, 0, 0x81, 1, 9, 1, 0, 7, 0x87, 0, 0, 6, 0, 0, 0, 255, 255, 4, 5, 0, 0];
     seeds.push(("exchange", [&gossip[..], &rest].concat()));
+    // A forged signature, a stolen link key, two contents of one number; an answer and a request that are changed.
+    let lies = [1, 1, 7, 1, 1, 1, 200, 3, 0, 1, 1, 1, 7, 2, 0, 2, 0x82, 2, 7, 2, 0, 3, 0x82, 1, 7, 3, 0, 4];
+    let changed =
+        [6, 0, 1, 0, 60, 2, 0, 6, 4, 0, 70, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0x86, 0, 0, 7, 6, 0, 2, 0, 30, 0];
+    seeds.push(("exchange", [&lies[..], &changed, &[0x87, 0, 0, 5, 0, 0]].concat()));
     seeds.extend([RELAY_EXAMPLE, CLIENT_EXAMPLE].map(|text| ("config", without_comments(text))));
     let entries = [1_000_000, 999_990, 1_000_001].map(|minute| SeenSetups::entry([3; 16], minute)).concat();
     seeds.push(("seen_log", [&[0][..], b"CHVSEEN1", &entries].concat()));

@@ -128,6 +128,40 @@ fn who_takes_anothers_link_key_is_out_in_any_order() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    // directory.view.1 directory.view.2
+    #[test]
+    fn relays_that_contradict_themselves_and_steal_keys_do_not_keep_views_apart(
+        said in prop::collection::vec((0_u32..4, 1_u64..4, 0_u8..3, 0_u8..2, any::<bool>(), any::<bool>()), 0..24),
+    ) {
+        let mut now = start();
+        let (mut one, mut two) = (node(4, []), node(4, []));
+        for (n, sequence, link_key, version, to_one, to_two) in said {
+            let relay = with(n, |d| {
+                (d.sequence, d.link_key) = (sequence, DhPublic([link_key; 32]));
+                d.operator = version.to_string();
+            });
+            now = after(now, Duration::from_mins(10));
+            for (node, _) in [(&mut one, to_one), (&mut two, to_two)].into_iter().filter(|(_, told)| *told) {
+                node.handle_gossip(now, peer(1), relay.bytes());
+            }
+        }
+        // Each round settles at least one more relay, in the order of registration.
+        for _ in 0..8 {
+            now = after(now, Duration::from_mins(10));
+            let request = one.request();
+            ask(now, &mut one, request, &mut two);
+            core::mem::swap(&mut one, &mut two);
+        }
+        prop_assert_eq!(known(&one), known(&two));
+        prop_assert_eq!(one.digest(), two.digest());
+        let keys: BTreeSet<_> = one.view().iter().map(|relay| relay.link_key).collect();
+        prop_assert_eq!(keys.len(), one.view().iter().len());
+    }
+}
+
 // directory.gossip.4
 #[test]
 fn a_relay_that_talks_without_end_is_not_listened_to() {
