@@ -8,6 +8,8 @@
 )]
 
 pub mod chain;
+#[cfg(feature = "io")]
+pub mod chain_watch;
 pub mod descriptor;
 pub mod exchange;
 pub mod exit_summary;

@@ -44,6 +44,23 @@ pub struct Inconsistent {
 }
 
 impl Registry {
+    /// A registry that was known before, as it was; `None` if an owner stands there twice.
+    pub fn restore(
+        block: u64,
+        root: B256,
+        seq: u64,
+        relays: impl IntoIterator<Item = (Address, Registration)>,
+    ) -> Option<Self> {
+        let mut registry = Self { block, root, seq, ..Self::default() };
+        for (owner, relay) in relays {
+            registry.ids.insert((relay.id, owner));
+            if registry.owners.insert(owner, relay).is_some() {
+                return None;
+            }
+        }
+        Some(registry)
+    }
+
     /// Applies the contract's next change; a registered relay's bond is nothing until [`Registry::set_bond`] says more.
     // directory.registry.1
     pub fn apply(

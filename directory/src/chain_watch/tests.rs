@@ -1,0 +1,357 @@
+//! The registry followed on an embedded chain, and through back-ends that hide, lie and fail.
+
+use std::sync::{Mutex, PoisonError};
+
+use alloy_primitives::{Address, B256, Bytes, LogData};
+use alloy_sol_types::{SolCall, SolEvent as _};
+use payments::amount::Wei;
+use payments::chain::embedded::{Embedded, Options};
+use payments::chain::{Answer, Call, Fees, Limits, Log, Purse, Receipt, View};
+use payments::session::{Domain, Signer};
+
+use super::*;
+use crate::sample::identity;
+
+const TIME: u64 = 1_000_000;
+const BOND: Wei = Wei(2_000_000_000_000_000);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Nothing is answered.
+    Down,
+    /// The events of this change are left out.
+    Hides(u64),
+    /// The events tell another relay.
+    OtherRelay,
+    /// The list has a relay more than there are.
+    LongList,
+    /// The list has other relays.
+    OtherList,
+    /// The newest final block is the first one.
+    Behind,
+}
+
+/// A chain behind a back-end that may be bad.
+#[derive(Clone, Debug)]
+struct Bad {
+    chain: Embedded,
+    fault: Arc<Mutex<Fault>>,
+    asked: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Bad {
+    fn fault(&self) -> Fault {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    fn answer<'a, T: Send + 'a>(&'a self, what: &'static str, answer: Answer<'a, T>) -> Answer<'a, T> {
+        self.asked.lock().unwrap().push(what);
+        if self.fault() == Fault::Down {
+            return Box::pin(async { Err(ChainError::Down("nobody is there".to_owned())) });
+        }
+        answer
+    }
+}
+
+impl Chain for Bad {
+    fn domain(&self) -> Domain {
+        self.chain.domain()
+    }
+
+    fn legacy(&self) -> bool {
+        false
+    }
+
+    fn head(&self, at: At) -> Answer<'_, Head> {
+        let at = if (at, self.fault()) == (At::Finalized, Fault::Behind) { At::Block(0) } else { at };
+        self.answer("head", self.chain.head(at))
+    }
+
+    fn view(&self, at: At, view: View) -> Answer<'_, Bytes> {
+        let is_list = view.data.starts_with(&OnionPay::relaysAtCall::SELECTOR);
+        let fault = self.fault();
+        let answer = self.chain.view(at, view);
+        if !is_list {
+            return self.answer("view", answer);
+        }
+        let lie = async move {
+            let mut listed = OnionPay::relaysAtCall::abi_decode_returns(&answer.await?).unwrap();
+            match fault {
+                Fault::LongList if !listed.page.is_empty() => {
+                    let mut more = listed.page[0].clone();
+                    more.owner = Address::repeat_byte(0xbb);
+                    listed.page.push(more);
+                    listed.reserves.push(listed.reserves[0]);
+                }
+                Fault::OtherList => {
+                    listed.page.iter_mut().for_each(|relay| relay.idKey = B256::repeat_byte(1));
+                }
+                _ => {}
+            }
+            Ok(OnionPay::relaysAtCall::abi_encode_returns(&listed).into())
+        };
+        self.answer("list", Box::pin(lie))
+    }
+
+    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
+        let fault = self.fault();
+        let answer = self.chain.logs(first, last);
+        let lie = async move {
+            let mut logs = answer.await?;
+            let change = |log: &Log| OnionPay::RelayChanged::decode_log_data(&log.data).ok();
+            match fault {
+                Fault::Hides(seq) => logs.retain(|log| change(log).is_none_or(|change| change.seq != seq)),
+                Fault::OtherRelay => {
+                    for log in &mut logs {
+                        if let Some(mut change) = change(log) {
+                            change.idKey = B256::repeat_byte(1);
+                            log.data = LogData::from(&change);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            Ok(logs)
+        };
+        self.answer("logs", Box::pin(lie))
+    }
+
+    fn purse(&self, owner: Address) -> Answer<'_, Purse> {
+        self.chain.purse(owner)
+    }
+
+    fn fees(&self) -> Answer<'_, Fees> {
+        self.chain.fees()
+    }
+
+    fn broadcast(&self, raw: Vec<u8>) -> Answer<'_, ()> {
+        self.chain.broadcast(raw)
+    }
+
+    fn receipt(&self, transaction: B256) -> Answer<'_, Option<Receipt>> {
+        self.chain.receipt(transaction)
+    }
+}
+
+/// A contract with relays, and a back-end.
+struct Lab {
+    chain: Embedded,
+    bad: Bad,
+    folder: tempfile::TempDir,
+}
+
+fn signer(n: u8) -> Signer {
+    Signer::from_bytes([n; 32]).unwrap()
+}
+
+impl Lab {
+    fn new() -> Self {
+        let chain = Embedded::new(Options { time: TIME, ..Options::default() }).unwrap();
+        let bad =
+            Bad { chain: chain.clone(), fault: Arc::new(Mutex::new(Fault::None)), asked: Arc::default() };
+        Self { chain, bad, folder: tempfile::tempdir().unwrap() }
+    }
+
+    async fn send(&self, owner: u8, call: &impl SolCall, value: Wei) {
+        let chain: &dyn Chain = &self.chain;
+        let limits = Limits { gas: 300_000, price: 1_000_000_000_000 };
+        chain.send(&signer(owner), Call::new(&chain.domain(), call, value), limits).await.unwrap();
+    }
+
+    /// The owner `n` bonds and registers the relay `n`.
+    async fn register(&self, n: u8) {
+        self.chain.give(signer(n).address(), Wei(1 << 70)).unwrap();
+        self.send(n, &OnionPay::addReserveCall {}, BOND).await;
+        self.send(n, &OnionPay::registerCall { idKey: identity(n).id().0.into() }, Wei::ZERO).await;
+    }
+
+    /// What is done is final.
+    fn settle(&self) {
+        for _ in 0..2 {
+            self.chain.mine().unwrap();
+        }
+    }
+
+    fn task(&self) -> (Task, Watch) {
+        Task::new(Settings {
+            chain: Arc::new(self.bad.clone()),
+            deployed: 0,
+            file: Some(self.folder.path().join("registry")),
+            every: Duration::from_millis(10),
+            now: || TIME + 5,
+        })
+    }
+}
+
+fn ids(watch: &Watch) -> Vec<RelayId> {
+    watch.registry.borrow().ids().collect()
+}
+
+fn sorted(numbers: &[u8]) -> Vec<RelayId> {
+    let mut ids: Vec<_> = numbers.iter().map(|n| identity(*n).id()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn bond(watch: &Watch, n: u8) -> Option<Wei> {
+    watch.registry.borrow().get(&identity(n).id(), &signer(n).address()).map(|relay| relay.bond)
+}
+
+// directory.watch.1 directory.watch.3
+#[tokio::test]
+async fn the_registry_follows_the_chain() {
+    let lab = Lab::new();
+    let (mut task, watch) = lab.task();
+    assert_eq!((task.round().await, ids(&watch).len()), (1, 0));
+    for n in 1..=3 {
+        lab.register(n).await;
+    }
+    task.round().await;
+    assert!(ids(&watch).len() < 3, "what is not final yet is not believed");
+    lab.settle();
+    task.round().await;
+    assert_eq!(ids(&watch), sorted(&[1, 2, 3]));
+    assert_eq!(bond(&watch, 2), Some(BOND));
+    let status = watch.status.borrow().clone();
+    assert_eq!((status.relays, status.changes, status.trouble), (3, 3, None));
+    assert_eq!((status.block, status.confirmed), (watch.registry.borrow().block, TIME + 5));
+
+    // A bond that grows is seen without reading the list again; a relay that leaves is gone.
+    lab.bad.asked.lock().unwrap().clear();
+    lab.send(2, &OnionPay::addReserveCall {}, Wei(5)).await;
+    lab.settle();
+    task.round().await;
+    assert_eq!(bond(&watch, 2), Some(BOND.saturating_add(Wei(5))));
+    assert!(!lab.bad.asked.lock().unwrap().contains(&"list"));
+    lab.send(2, &OnionPay::startUnlockCall {}, Wei::ZERO).await;
+    lab.settle();
+    task.round().await;
+    assert_eq!(ids(&watch), sorted(&[1, 3]));
+    assert_eq!(watch.status.borrow().changes, 4);
+}
+
+// directory.watch.1 directory.watch.2
+#[tokio::test]
+async fn a_back_end_that_hides_or_lies_is_not_believed() {
+    for fault in [Fault::Hides(2), Fault::Hides(3), Fault::OtherRelay, Fault::LongList, Fault::OtherList] {
+        let lab = Lab::new();
+        let (mut task, watch) = lab.task();
+        lab.register(1).await;
+        lab.settle();
+        task.round().await;
+        assert_eq!(ids(&watch), sorted(&[1]));
+        lab.register(2).await;
+        lab.register(3).await;
+        lab.settle();
+        lab.bad.set(fault);
+        assert_eq!(task.round().await, PENALTY, "{fault:?}");
+        assert_eq!(ids(&watch), sorted(&[1]), "{fault:?}: the last right registry stays");
+        let trouble = watch.status.borrow().trouble.clone().unwrap();
+        assert!(trouble.contains("name another RPC"), "{trouble}");
+        // Also where there is nothing yet.
+        let (mut fresh, nothing) = lab.task();
+        fresh.draft = Draft::default();
+        fresh.registry.send_replace(Arc::default());
+        fresh.round().await;
+        assert_eq!(ids(&nothing), [], "{fault:?}");
+        // An honest back-end is believed again, from the start.
+        lab.bad.set(Fault::None);
+        assert_eq!(task.round().await, 1);
+        assert_eq!(ids(&watch), sorted(&[1, 2, 3]), "{fault:?}");
+        assert_eq!(watch.status.borrow().trouble, None);
+    }
+}
+
+// directory.watch.2
+#[tokio::test]
+async fn a_chain_that_fails_or_stands_still_keeps_the_last_registry_and_tells_its_age() {
+    let lab = Lab::new();
+    let (mut task, watch) = lab.task();
+    lab.register(1).await;
+    lab.settle();
+    task.round().await;
+    let block = watch.status.borrow().block;
+    for (fault, said) in [(Fault::Down, "no RPC answers"), (Fault::Behind, "is behind")] {
+        lab.bad.set(fault);
+        assert_eq!(task.round().await, 1, "it is looked at again soon");
+        assert_eq!(ids(&watch), sorted(&[1]));
+        let status = watch.status.borrow().clone();
+        assert!(status.trouble.unwrap().contains(said), "{fault:?}");
+        assert_eq!((status.block, status.time), (block, TIME));
+    }
+    lab.bad.set(Fault::None);
+    task.round().await;
+    assert_eq!(watch.status.borrow().trouble, None);
+    // It answers, and no block comes any more.
+    task.settings.now = || TIME + STALE + 1;
+    task.round().await;
+    let status = watch.status.borrow().clone();
+    assert!(status.trouble.unwrap().contains("the RPC or the chain is behind"));
+    assert_eq!(status.relays, 1);
+}
+
+// directory.watch.4
+#[tokio::test]
+async fn a_restart_begins_with_what_was_known() {
+    let lab = Lab::new();
+    let (mut task, _) = lab.task();
+    lab.register(1).await;
+    lab.register(2).await;
+    lab.settle();
+    task.round().await;
+    lab.bad.set(Fault::Down);
+    let (mut task, watch) = lab.task();
+    assert_eq!((ids(&watch), bond(&watch, 2)), (sorted(&[1, 2]), Some(BOND)));
+    assert_eq!(watch.status.borrow().confirmed, 0, "not by the chain");
+    task.round().await;
+    assert!(watch.status.borrow().trouble.is_some());
+    lab.bad.set(Fault::None);
+    lab.register(3).await;
+    lab.settle();
+    task.round().await;
+    assert_eq!(ids(&watch), sorted(&[1, 2, 3]));
+
+    // What is damaged, and what is of another chain, is read anew.
+    let path = lab.folder.path().join("registry");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (mut task, watch) = lab.task();
+    assert_eq!(ids(&watch), []);
+    task.round().await;
+    assert_eq!(ids(&watch), sorted(&[1, 2, 3]));
+    let other = Lab { folder: lab.folder, ..Lab::new() };
+    other.register(9).await;
+    other.chain.set_time(TIME + 1);
+    for _ in 0..40 {
+        other.chain.mine().unwrap();
+    }
+    let (mut task, watch) = other.task();
+    task.round().await;
+    assert_eq!(ids(&watch), sorted(&[9]));
+}
+
+#[tokio::test]
+async fn a_watch_runs_until_nobody_looks() {
+    let lab = Lab::new();
+    lab.register(1).await;
+    lab.settle();
+    let local = tokio::task::LocalSet::new();
+    let (task, _) = lab.task();
+    let weak = Arc::downgrade(&lab.bad.asked);
+    local
+        .run_until(async {
+            let mut watch = start(task.settings);
+            watch.registry.wait_for(|registry| registry.ids().count() == 1).await.unwrap();
+            drop(watch);
+        })
+        .await;
+    drop(lab);
+    local.await;
+    assert!(weak.upgrade().is_none(), "it has let go of the chain");
+}
