@@ -17,6 +17,8 @@ mod limit;
 pub mod network_file;
 pub mod payment;
 pub mod registry;
+#[cfg(feature = "io")]
+pub mod swarm;
 pub mod view;
 
 #[cfg(test)]

@@ -1,0 +1,536 @@
+//! The task of the directory: it carries events of libp2p to the exchange and the table of peers, and does what they want.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::keccak256;
+use circuit::error::Misuse;
+use circuit::keys::Random;
+use circuit::node::Now;
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::TransportError;
+use libp2p::futures::StreamExt as _;
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, PublishError};
+use libp2p::identity::Keypair;
+use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::descriptor::SignedDescriptor;
+use crate::exchange::{Denied, Exchange, PeerKey, Verdict};
+use crate::registry::Registry;
+use crate::swarm::behaviour::{Behaviour, BehaviourEvent, topic};
+use crate::swarm::peers::{Peers, Policy, Step, Target};
+use crate::swarm::place::{ip_of, multiaddr, relay_of, socket_of};
+use crate::swarm::{Settings, StartError, Status};
+use crate::view::View;
+
+/// How often it is looked at what is due.
+const TICK: Duration = Duration::from_millis(250);
+/// How often the view forgets what has expired, and peers that were left are forgiven.
+const SWEEP: Duration = Duration::from_mins(1);
+/// How long a peer is left.
+const LEFT: Duration = Duration::from_mins(10);
+/// How long a name may take to resolve.
+const RESOLVE_TIME: Duration = Duration::from_secs(8);
+/// The most addresses of one name that are dialed.
+const MAX_RESOLVED: usize = 8;
+/// Peers that a client asks in a round, and a relay.
+const ASKED: (usize, usize) = (3, 2);
+/// Connections to relays that a relay keeps; a client keeps none.
+const KEPT: usize = 8;
+/// A client's connections end so long after the last word, a relay's later: the other side may only be slow to ask.
+const IDLE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_mins(10));
+/// Messages of a connection that may wait for us.
+const BUFFER: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+/// The most streams of one connection.
+const MAX_STREAMS: usize = 64;
+
+/// What a handle asks for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Publish(Box<SignedDescriptor>, oneshot::Sender<Result<(), Misuse>>),
+    Answer { from: PeerKey, request: Vec<u8>, to: oneshot::Sender<Option<Vec<u8>>> },
+    Request(oneshot::Sender<Vec<u8>>),
+    Take { from: PeerKey, answer: Vec<u8>, to: oneshot::Sender<Option<Vec<u8>>> },
+}
+
+type Event = SwarmEvent<BehaviourEvent>;
+
+/// A bootstrap address, and how often it was dialed.
+#[derive(Debug)]
+struct Bootstrap {
+    address: String,
+    tries: usize,
+}
+
+/// The directory at work.
+pub(super) struct Task {
+    swarm: Swarm<Behaviour>,
+    exchange: Exchange,
+    peers: Peers,
+    topic: IdentTopic,
+    serves: bool,
+    every: Duration,
+    now: fn() -> Now,
+    random: Random,
+    started: Instant,
+    swept: Instant,
+    registry: watch::Receiver<Arc<Registry>>,
+    commands: mpsc::Receiver<Command>,
+    views: watch::Sender<Arc<View>>,
+    status: watch::Sender<Status>,
+    bootstrap: Vec<Bootstrap>,
+    resolving: JoinSet<(usize, Vec<SocketAddr>)>,
+    dialing: BTreeMap<ConnectionId, Target>,
+    /// What was given to peers unasked; their answers tell nothing.
+    pushes: BTreeSet<OutboundRequestId>,
+    /// Our descriptor, until somebody has taken it.
+    unpublished: Option<Arc<SignedDescriptor>>,
+    exchanges: u64,
+    last_exchange: Option<Now>,
+    left: u64,
+}
+
+impl Task {
+    /// Binds the port; inside the runtime that runs the task.
+    pub(super) fn new(settings: Settings, commands: mpsc::Receiver<Command>) -> Result<Self, StartError> {
+        let now = (settings.now)();
+        let serves = !settings.listen.is_empty();
+        let own = serves.then(|| settings.identity.id());
+        let network = settings.view.network();
+        let registry = Arc::clone(&settings.registry.borrow());
+        let keys = Keypair::ed25519_from_bytes(*settings.identity.expose().expose())
+            .map_err(|_| StartError::Identity)?;
+        let behaviour = Behaviour::new(&keys, network, serves, settings.limits, Arc::clone(&registry))?;
+        let mut swarm = build(keys, behaviour, if serves { IDLE.1 } else { IDLE.0 })?;
+        for address in settings.listen {
+            swarm.listen_on(multiaddr(address)).map_err(|error| StartError::Listen {
+                address,
+                source: match error {
+                    TransportError::Other(source) => source,
+                    TransportError::MultiaddrNotSupported(_) => std::io::ErrorKind::Unsupported.into(),
+                },
+            })?;
+        }
+        let (asked, kept) = if serves { (ASKED.1, KEPT) } else { (ASKED.0, 0) };
+        let policy = Policy { asked, kept, every: settings.every };
+        let mut exchange = Exchange::new(settings.view, own);
+        exchange.set_registry(now.unix(), registry);
+        let views = watch::Sender::new(Arc::new(exchange.view().clone()));
+        Ok(Self {
+            swarm,
+            exchange,
+            peers: Peers::new(policy, own, settings.bootstrap.len(), now.instant),
+            topic: topic(network),
+            serves,
+            every: settings.every,
+            now: settings.now,
+            random: settings.random,
+            started: now.instant,
+            swept: now.instant,
+            registry: settings.registry,
+            commands,
+            views,
+            status: watch::Sender::default(),
+            bootstrap: settings
+                .bootstrap
+                .into_iter()
+                .map(|address| Bootstrap { address, tries: 0 })
+                .collect(),
+            resolving: JoinSet::new(),
+            dialing: BTreeMap::new(),
+            pushes: BTreeSet::new(),
+            unpublished: None,
+            exchanges: 0,
+            last_exchange: None,
+            left: 0,
+        })
+    }
+
+    /// Where the view is seen, and how it does.
+    pub(super) fn watch(&self) -> (watch::Receiver<Arc<View>>, watch::Receiver<Status>) {
+        (self.views.subscribe(), self.status.subscribe())
+    }
+
+    /// Runs until the last handle is gone.
+    pub(super) async fn run(mut self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.event(event),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                // Without a watch the registry stays as it is.
+                Ok(()) = self.registry.changed() => self.registry_changed(),
+                Some(Ok((index, addresses))) = self.resolving.join_next() => self.resolved(index, &addresses),
+                _ = ticks.tick() => self.tick(),
+            }
+        }
+    }
+
+    fn key(&self, peer: &PeerId) -> Option<PeerKey> {
+        Some(PeerKey::new(keccak256(peer.as_ref().to_bytes()).0, self.peers.ip(peer)?))
+    }
+
+    fn registry_changed(&mut self) {
+        let registry = Arc::clone(&self.registry.borrow_and_update());
+        let now = (self.now)();
+        let first = self.exchange.view().registry().is_none_or(|old| old.seq() == 0);
+        self.swarm.behaviour_mut().gate.set_registry(Arc::clone(&registry));
+        self.exchange.set_registry(now.unix(), registry);
+        if first {
+            // All that was refused before may be taken now.
+            self.peers.hurry(now.instant);
+        }
+        self.publish();
+        self.work(now);
+    }
+
+    fn tick(&mut self) {
+        let now = (self.now)();
+        if now.instant.saturating_duration_since(self.swept) >= SWEEP {
+            self.swept = now.instant;
+            self.exchange.expire(now.unix());
+            self.swarm.behaviour_mut().gate.forgive(now.instant);
+        }
+        self.publish();
+        self.work(now);
+        self.show();
+        let status = self.report(now);
+        self.status.send_if_modified(|old| {
+            let new = *old != status;
+            *old = status;
+            new
+        });
+    }
+
+    fn show(&mut self) {
+        if self.exchange.changed() {
+            self.views.send_replace(Arc::new(self.exchange.view().clone()));
+        }
+    }
+
+    fn report(&self, now: Now) -> Status {
+        let since = self.last_exchange.map_or(self.started, |last| last.instant);
+        let lonely = now.instant.saturating_duration_since(since) > self.every.saturating_mul(3);
+        let advice = if self.bootstrap.is_empty() && self.exchange.view().iter().len() == 0 {
+            "no relay is known: name bootstrap addresses in the network file"
+        } else {
+            "no peer of the directory answers: check the network, and the bootstrap addresses in the network file; \
+             it is tried again"
+        };
+        Status {
+            listen: self.swarm.listeners().filter_map(socket_of).collect(),
+            peers: self.peers.len(),
+            serving: self.peers.serving(),
+            relays: self.exchange.view().iter().len(),
+            exchanges: self.exchanges,
+            last_exchange: self.last_exchange.map_or(0, |last| last.unix()),
+            left: self.left,
+            trouble: lonely.then(|| advice.to_owned()),
+        }
+    }
+
+    /// Hands our new descriptor to whoever gossips.
+    fn publish(&mut self) {
+        while let Some(descriptor) = self.exchange.poll_publish() {
+            self.unpublished = Some(descriptor);
+        }
+        let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() else { return };
+        let Some(descriptor) = self.unpublished.take() else { return };
+        match gossip.publish(self.topic.clone(), descriptor.bytes()) {
+            Ok(_) | Err(PublishError::Duplicate) => {}
+            // Nobody listens yet.
+            Err(PublishError::NoPeersSubscribedToTopic | PublishError::AllQueuesFull(_)) => {
+                self.unpublished = Some(descriptor);
+            }
+            Err(error) => tracing::warn!("our descriptor cannot be gossiped: {error}"),
+        }
+    }
+
+    /// Dials and asks whoever is due.
+    fn work(&mut self, now: Now) {
+        for step in self.peers.plan(now.instant, &mut self.random, self.exchange.view()) {
+            match step {
+                Step::Ask(peer) => self.ask(&peer),
+                Step::Dial(Target::Bootstrap(index)) => self.resolve(index),
+                Step::Dial(target @ Target::Relay(relay, peer)) => {
+                    let addresses = self.exchange.view().get(&relay).map_or_else(Vec::new, gossip_addresses);
+                    let condition = PeerCondition::DisconnectedAndNotDialing;
+                    let dial = DialOpts::peer_id(peer).condition(condition).addresses(addresses).build();
+                    self.dial(dial, target);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, peer: &PeerId) {
+        let request = self.exchange.request();
+        self.send(peer, request);
+    }
+
+    fn send(&mut self, peer: &PeerId, request: Vec<u8>) -> OutboundRequestId {
+        self.swarm.behaviour_mut().exchange.send_request(peer, request)
+    }
+
+    fn dial(&mut self, dial: DialOpts, target: Target) {
+        let connection = dial.connection_id();
+        match self.swarm.dial(dial) {
+            Ok(()) => drop(self.dialing.insert(connection, target)),
+            Err(error) => {
+                tracing::debug!("not dialed: {error}");
+                self.peers.missed((self.now)().instant, target);
+            }
+        }
+    }
+
+    fn resolve(&mut self, index: usize) {
+        let Some(bootstrap) = self.bootstrap.get(index) else { return };
+        let address = bootstrap.address.clone();
+        self.resolving.spawn_local(async move {
+            let found = timeout(RESOLVE_TIME, tokio::net::lookup_host(address)).await;
+            (index, found.ok().and_then(Result::ok).into_iter().flatten().take(MAX_RESOLVED).collect())
+        });
+    }
+
+    /// Dials one of the addresses, with every try another one.
+    fn resolved(&mut self, index: usize, addresses: &[SocketAddr]) {
+        let target = Target::Bootstrap(index);
+        let Some(bootstrap) = self.bootstrap.get_mut(index) else { return };
+        let turn = bootstrap.tries.checked_rem(addresses.len()).and_then(|turn| addresses.get(turn));
+        bootstrap.tries = bootstrap.tries.wrapping_add(1);
+        match turn {
+            Some(address) => {
+                self.dial(DialOpts::unknown_peer_id().address(multiaddr(*address)).build(), target);
+            }
+            None => self.peers.missed((self.now)().instant, target),
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = (self.now)();
+        // Who asked may have left.
+        match command {
+            Command::Publish(descriptor, to) => {
+                let _ = to.send(self.exchange.publish(now.unix(), *descriptor));
+                self.publish();
+            }
+            Command::Answer { from, request, to } => {
+                drop(to.send(self.exchange.handle_request(now, from, &request).ok()));
+            }
+            Command::Request(to) => drop(to.send(self.exchange.request())),
+            Command::Take { from, answer, to } => {
+                let report = self.exchange.handle_response(now, from, &answer).ok();
+                if report.as_ref().is_some_and(|report| !report.hides()) {
+                    self.count(now);
+                    self.peers.rest(now.instant);
+                }
+                self.show();
+                drop(to.send(report.and_then(|report| report.next)));
+            }
+        }
+    }
+
+    fn count(&mut self, now: Now) {
+        self.exchanges = self.exchanges.saturating_add(1);
+        self.last_exchange = Some(now);
+    }
+
+    /// Takes the answer of a peer, and says what follows.
+    fn answered(&mut self, now: Now, peer: PeerId, answer: &[u8]) {
+        let Some(key) = self.key(&peer) else { return };
+        let report = match self.exchange.handle_response(now, key, answer) {
+            Ok(report) => report,
+            Err(error) => return self.leave(now, peer, &error.to_string()),
+        };
+        self.count(now);
+        if let Some(request) = &report.next
+            && self.peers.may_follow(&peer)
+        {
+            self.send(&peer, request.clone());
+            return;
+        }
+        // directory.swarm.6
+        if report.hides() {
+            if self.peers.hides(now.instant, peer) {
+                return self.leave(now, peer, "it hides relays");
+            }
+        } else {
+            self.peers.answered(&peer);
+        }
+        if self.serves && !report.lacking.is_empty() {
+            let push = self.exchange.push(&report.lacking);
+            let id = self.send(&peer, push);
+            self.pushes.insert(id);
+        }
+        self.remember(peer);
+    }
+
+    /// Has nothing more to do with a peer, for some time.
+    fn leave(&mut self, now: Now, peer: PeerId, why: &str) {
+        tracing::debug!("a peer of the directory is left: {why}");
+        self.left = self.left.saturating_add(1);
+        self.peers.silent(&peer, false);
+        self.swarm.behaviour_mut().gate.leave(peer, now.instant + LEFT);
+        // It may have gone already.
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+
+    /// Lets Kademlia tell others of a relay that is connected and known.
+    fn remember(&mut self, peer: PeerId) {
+        let Some(descriptor) = relay_of(&peer).and_then(|relay| self.exchange.view().get(&relay)) else {
+            return;
+        };
+        for address in gossip_addresses(descriptor) {
+            self.swarm.behaviour_mut().kad.add_address(&peer, address);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = (self.now)();
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.connected(now, peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, .. } => self.peers.disconnected(&peer_id),
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                if let Some(target) = self.dialing.remove(&connection_id) {
+                    tracing::debug!("an address of the directory is not reached: {error}");
+                    self.peers.missed(now.instant, target);
+                }
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!("the directory's port does not take connections: {error}");
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.gossip(now, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.exchange(now, event),
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self, now: Now, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let Some(ip) = ip_of(endpoint.get_remote_address()) else { return };
+        let serves = endpoint.is_dialer() || self.swarm.behaviour().gate.is_registered(&peer);
+        self.peers.connected(now.instant, peer, ip, serves);
+        if let Some(target) = self.dialing.remove(&connection) {
+            self.peers.reached(now.instant, target, peer);
+        }
+        self.remember(peer);
+        self.work(now);
+    }
+
+    fn gossip(&mut self, now: Now, event: gossipsub::Event) {
+        let gossipsub::Event::Message { propagation_source: peer, message_id, message } = event else {
+            return;
+        };
+        let allowed = self.peers.may_gossip(now.instant, &peer);
+        let key = self.key(&peer).filter(|_| allowed);
+        let verdict = key.map(|key| self.exchange.handle_gossip(now, key, &message.data));
+        let acceptance = match verdict {
+            Some(Verdict::Accept) => MessageAcceptance::Accept,
+            Some(Verdict::Reject) => MessageAcceptance::Reject,
+            Some(Verdict::Ignore) | None => MessageAcceptance::Ignore,
+        };
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            gossip.report_message_validation_result(&message_id, &peer, acceptance);
+        }
+        if !allowed {
+            self.leave(now, peer, "it gossips too much");
+        } else if verdict == Some(Verdict::Reject) {
+            self.leave(now, peer, "it gossips what is no descriptor");
+        }
+    }
+
+    fn exchange(&mut self, now: Now, event: request_response::Event<Vec<u8>, Vec<u8>>) {
+        match event {
+            request_response::Event::Message {
+                peer,
+                message: Message::Request { request, channel, .. },
+                ..
+            } => {
+                self.request(now, peer, &request, channel);
+            }
+            request_response::Event::Message {
+                peer,
+                message: Message::Response { request_id, response },
+                ..
+            } => {
+                if !self.pushes.remove(&request_id) {
+                    self.answered(now, peer, &response);
+                    self.work(now);
+                    // Whoever waits for a first view need not wait for a tick.
+                    self.show();
+                }
+            }
+            request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
+                if !self.pushes.remove(&request_id) {
+                    self.peers.silent(&peer, !matches!(error, OutboundFailure::UnsupportedProtocols));
+                    self.work(now);
+                }
+            }
+            request_response::Event::InboundFailure { .. } | request_response::Event::ResponseSent { .. } => {
+            }
+        }
+    }
+
+    fn request(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        request: &[u8],
+        channel: request_response::ResponseChannel<Vec<u8>>,
+    ) {
+        if !self.peers.may_request(now.instant, &peer) {
+            return self.leave(now, peer, "it asks too much");
+        }
+        let Some(key) = self.key(&peer) else { return };
+        match self.exchange.handle_request(now, key, request) {
+            // It may have gone meanwhile.
+            Ok(answer) => drop(self.swarm.behaviour_mut().exchange.send_response(channel, answer)),
+            // Many may share its subnet: it is not its fault.
+            Err(Denied::TooMany) => {}
+            Err(error) => self.leave(now, peer, &error.to_string()),
+        }
+    }
+}
+
+pub(super) fn build(
+    keys: Keypair,
+    behaviour: Behaviour,
+    idle: Duration,
+) -> Result<Swarm<Behaviour>, StartError> {
+    let muxer = || {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(MAX_STREAMS);
+        config
+    };
+    let swarm = SwarmBuilder::with_existing_identity(keys)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)
+        .map_err(|_| StartError::Protocol("noise"))?
+        .with_behaviour(|_| behaviour)
+        .map_err(|_| StartError::Protocol("the behaviour"))?
+        .with_swarm_config(|config| {
+            config.with_idle_connection_timeout(idle).with_notify_handler_buffer_size(BUFFER)
+        })
+        .build();
+    Ok(swarm)
+}
+
+/// Where a relay's directory listens.
+fn gossip_addresses(relay: &SignedDescriptor) -> Vec<Multiaddr> {
+    let port = Some(relay.gossip_port).filter(|port| *port != 0);
+    let at = |port| relay.addresses.iter().map(move |address| multiaddr(SocketAddr::new(address.ip(), port)));
+    port.into_iter().flat_map(at).collect()
+}

@@ -1,0 +1,413 @@
+//! Whole directories on the loopback interface: they meet, lose members, and meet those who mean no good.
+
+use std::net::TcpListener;
+use std::time::{Instant, SystemTime};
+
+use circuit::keys::NetworkId;
+use libp2p::futures::StreamExt as _;
+use libp2p::gossipsub::PublishError;
+use libp2p::identity::Keypair;
+use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::DialOpts;
+use rand_core::SeedableRng as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+use tokio::task::LocalSet;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::descriptor::{Descriptor, EPOCH_SECONDS, epoch};
+use crate::sample::{NETWORK, chain, descriptor, identity, payment};
+use crate::swarm::behaviour::{Behaviour, topic};
+use crate::swarm::place::multiaddr;
+
+/// Far longer than anything takes.
+const PATIENCE: Duration = Duration::from_mins(2);
+const EVERY: Duration = Duration::from_secs(1);
+
+#[expect(clippy::disallowed_methods, reason = "sockets live in real time")]
+fn now() -> Now {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Now { instant: Instant::now(), unix_ms: u64::try_from(unix.as_millis()).unwrap() }
+}
+
+/// The registry of the relays 1 to `relays`.
+fn registry(relays: u8) -> Arc<Registry> {
+    let mut registry = Registry::default();
+    for n in 1..=relays {
+        registry.apply(n.into(), payment(n).owner, identity(n).id(), true).unwrap();
+        registry.set_bond(payment(n).owner, chain().minimum_bond);
+    }
+    Arc::new(registry)
+}
+
+fn describe(n: u8, at: SocketAddr) -> SignedDescriptor {
+    let unix = now().unix();
+    let described = Descriptor {
+        sequence: 1,
+        issued: unix - 10,
+        expires: unix + EPOCH_SECONDS / 2,
+        first_epoch: epoch(unix),
+        addresses: vec![SocketAddr::new(at.ip(), 4433)],
+        gossip_port: at.port(),
+        payment: Some(payment(n)),
+        ..descriptor(n)
+    };
+    SignedDescriptor::sign(described, &identity(n)).unwrap()
+}
+
+struct Lab {
+    registry: watch::Sender<Arc<Registry>>,
+    limits: Limits,
+}
+
+struct Relay {
+    at: SocketAddr,
+    handle: Handle,
+}
+
+impl Lab {
+    fn new(relays: u8) -> Self {
+        Self { registry: watch::Sender::new(registry(relays)), limits: Limits::default() }
+    }
+
+    fn settings(&self, seed: u8, listen: Vec<SocketAddr>, bootstrap: &[SocketAddr]) -> Settings {
+        Settings {
+            identity: identity(seed),
+            listen,
+            bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
+            view: View::new(NETWORK).with_chain(chain()),
+            registry: self.registry.subscribe(),
+            every: EVERY,
+            limits: self.limits,
+            random: Random::from_seed([seed; 32]),
+            now,
+        }
+    }
+
+    /// Starts the relay `n`, and publishes its descriptor.
+    async fn relay(&self, n: u8, bootstrap: &[SocketAddr]) -> Relay {
+        // A descriptor names the port before it is bound.
+        let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let handle = start(self.settings(n, vec![at], bootstrap)).unwrap();
+        handle.publish(describe(n, at)).await.unwrap();
+        Relay { at, handle }
+    }
+
+    fn client(&self, seed: u8, bootstrap: &[SocketAddr]) -> Handle {
+        start(self.settings(seed, vec![], bootstrap)).unwrap()
+    }
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let waited = async {
+        while !done() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, waited).await.is_ok(), "not in time: {what}");
+}
+
+async fn knows(handle: &Handle, relays: usize) {
+    let mut views = handle.views();
+    let full = timeout(PATIENCE, views.wait_for(|view| view.iter().len() == relays)).await;
+    assert!(full.is_ok(), "{:?}", handle.status());
+}
+
+/// A peer that speaks all protocols and does what a test wants of it.
+fn raw(seed: u8) -> libp2p::Swarm<Behaviour> {
+    let keys = Keypair::ed25519_from_bytes(*identity(seed).expose().expose()).unwrap();
+    let behaviour = Behaviour::new(&keys, NETWORK, true, Limits::default(), registry(0)).unwrap();
+    task::build(keys, behaviour, PATIENCE).unwrap()
+}
+
+fn dial(at: SocketAddr) -> DialOpts {
+    DialOpts::unknown_peer_id().address(multiaddr(at)).allocate_new_port().build()
+}
+
+#[tokio::test]
+async fn relays_and_clients_find_each_other_from_one_address_and_a_late_one_reaches_all() {
+    let lab = Lab::new(6);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let mut all = vec![first.handle.clone()];
+            for n in 2..=5 {
+                all.push(lab.relay(n, &[first.at]).await.handle);
+            }
+            all.extend([lab.client(101, &[first.at]), lab.client(102, &[first.at])]);
+            for handle in &all {
+                knows(handle, 5).await;
+            }
+            let late = lab.relay(6, &[first.at]).await;
+            all.push(late.handle);
+            for handle in &all {
+                knows(handle, 6).await;
+                let status = handle.status();
+                assert_eq!((status.left, status.trouble), (0, None));
+            }
+            let status = all[5].status();
+            assert!(
+                status.exchanges > 0 && status.last_exchange > 0 && status.listen.is_empty(),
+                "{status:?}"
+            );
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_bootstrap_relay_dies_and_the_network_lives_on() {
+    let lab = Lab::new(6);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let mut relays = Vec::new();
+            for n in 2..=5 {
+                relays.push(lab.relay(n, &[first.at]).await);
+            }
+            let old = lab.client(101, &[first.at]);
+            for handle in relays.iter().map(|relay| &relay.handle).chain([&old]) {
+                knows(handle, 5).await;
+            }
+            let dead = first.at;
+            drop(first);
+            until("the port is closed", || std::net::TcpStream::connect(dead).is_err()).await;
+            // Who is new comes in by anybody else, and those who are old hear of it.
+            let new = lab.client(102, &[dead, relays[2].at]);
+            let joined = lab.relay(6, &[relays[1].at]).await;
+            for handle in relays.iter().map(|relay| &relay.handle).chain([&old, &new, &joined.handle]) {
+                knows(handle, 6).await;
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_relay_that_registers_later_is_taken_when_the_registry_says_so() {
+    let lab = Lab::new(2);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let second = lab.relay(2, &[first.at]).await;
+            let third = lab.relay(3, &[first.at]).await;
+            for relay in [&first, &second, &third] {
+                knows(&relay.handle, 2).await;
+            }
+            lab.registry.send_replace(registry(3));
+            for relay in [&first, &second, &third] {
+                knows(&relay.handle, 3).await;
+            }
+        })
+        .await;
+}
+
+// directory.swarm.5
+#[tokio::test]
+async fn a_peer_that_floods_is_left_and_others_notice_nothing() {
+    let lab = Lab::new(3);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let second = lab.relay(2, &[first.at]).await;
+            knows(&second.handle, 2).await;
+            let mut evil = raw(90);
+            evil.dial(dial(first.at)).unwrap();
+            let described = describe(91, first.at);
+            let (mut sent, mut connected) = (0_u64, true);
+            let flood = async {
+                while connected {
+                    tokio::select! {
+                        event = evil.select_next_some() => {
+                            connected = !matches!(event, SwarmEvent::ConnectionClosed { .. });
+                        }
+                        () = tokio::task::yield_now() => {
+                            // Of a relay that nobody registered, each different, each signed.
+                            let next = Descriptor { sequence: sent, ..Descriptor::clone(&described) };
+                            let next = SignedDescriptor::sign(next, &identity(91)).unwrap();
+                            let gossip = evil.behaviour_mut().gossip.as_mut().unwrap();
+                            match gossip.publish(topic(NETWORK), next.bytes()) {
+                                Ok(_) => sent += 1,
+                                Err(PublishError::NoPeersSubscribedToTopic | PublishError::AllQueuesFull(_)) => {}
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    }
+                }
+            };
+            assert!(timeout(PATIENCE, flood).await.is_ok(), "{sent} sent");
+            assert!(sent > 3_000, "{sent}");
+            until("the peer is left", || first.handle.status().left == 1).await;
+            let third = lab.relay(3, &[first.at]).await;
+            for relay in [&first, &second, &third] {
+                knows(&relay.handle, 3).await;
+            }
+        })
+        .await;
+}
+
+// directory.swarm.5
+#[tokio::test]
+async fn a_peer_that_gossips_or_asks_garbage_is_left_at_once() {
+    for gossips in [true, false] {
+        let lab = Lab::new(1);
+        LocalSet::new()
+            .run_until(async {
+                let first = lab.relay(1, &[]).await;
+                let mut evil = raw(90);
+                evil.dial(dial(first.at)).unwrap();
+                let garble = async {
+                    loop {
+                        match evil.select_next_some().await {
+                            SwarmEvent::ConnectionEstablished { peer_id, .. } if !gossips => {
+                                evil.behaviour_mut().exchange.send_request(&peer_id, vec![7; 100]);
+                            }
+                            SwarmEvent::ConnectionClosed { .. } => break,
+                            _ => {}
+                        }
+                        if gossips {
+                            let gossip = evil.behaviour_mut().gossip.as_mut().unwrap();
+                            let _ = gossip.publish(topic(NETWORK), vec![7; 100]);
+                        }
+                    }
+                };
+                assert!(timeout(PATIENCE, garble).await.is_ok());
+                until("the peer is left", || first.handle.status().left == 1).await;
+            })
+            .await;
+    }
+}
+
+// directory.swarm.6
+#[tokio::test]
+async fn a_peer_that_hides_relays_is_noticed_and_left() {
+    let lab = Lab::new(8);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let mut honest = vec![first.handle.clone()];
+            for n in 2..=7 {
+                honest.push(lab.relay(n, &[first.at]).await.handle);
+            }
+            // It behaves as if there were only two relays, whatever it is given.
+            let half = Lab::new(2);
+            let hiding = half.relay(8, &[first.at]).await;
+            let known = hiding.handle.clone();
+            for handle in &honest {
+                knows(handle, 7).await;
+            }
+            until("it knows what it wants to", || known.status().relays == 2).await;
+            let client = lab.client(101, &[hiding.at, first.at]);
+            knows(&client, 7).await;
+            until("it is left", || client.status().left == 1).await;
+            knows(&client, 7).await;
+            assert!(honest.iter().all(|handle| handle.status().relays == 7));
+        })
+        .await;
+}
+
+// directory.swarm.3
+#[tokio::test]
+async fn many_peers_of_one_subnet_leave_places_for_others() {
+    let lab = Lab { limits: Limits { per_subnet: 3, ..Limits::default() }, ..Lab::new(2) };
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let mut refused = 0;
+            for n in 0..6 {
+                let mut evil = raw(90 + n);
+                evil.dial(dial(first.at)).unwrap();
+                let outcome = async {
+                    loop {
+                        match evil.select_next_some().await {
+                            SwarmEvent::ConnectionEstablished { .. } => break true,
+                            SwarmEvent::OutgoingConnectionError { .. } => break false,
+                            _ => {}
+                        }
+                    }
+                };
+                if timeout(PATIENCE, outcome).await.unwrap() {
+                    tokio::task::spawn_local(async move {
+                        loop {
+                            evil.select_next_some().await;
+                        }
+                    });
+                } else {
+                    refused += 1;
+                }
+            }
+            assert_eq!(refused, 3);
+            until("the others are in", || first.handle.status().peers == 3).await;
+            // One of that subnet hears nothing more, one of another does.
+            assert_eq!(greeting(first.at, [127, 0, 0, 9]).await, None);
+            assert!(greeting(first.at, [127, 1, 0, 1]).await.is_some());
+        })
+        .await;
+}
+
+/// What is said first to a connection from this address; nothing if it is ended instead.
+async fn greeting(at: SocketAddr, from: [u8; 4]) -> Option<u8> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let mut tcp = socket.connect(at).await.unwrap();
+    // It may be ended already.
+    let _ = tcp.write_all(b"\x13/multistream/1.0.0\n").await;
+    timeout(PATIENCE, tcp.read_u8()).await.unwrap().ok()
+}
+
+// directory.swarm.1
+#[tokio::test]
+async fn who_finds_nobody_or_only_another_network_says_so() {
+    let lab = Lab::new(1);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let other = View::new(NetworkId([0x99; 16])).with_chain(chain());
+            let strange = start(Settings { view: other, ..lab.settings(101, vec![], &[first.at]) }).unwrap();
+            let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let lonely = lab.client(102, &[nowhere]);
+            let nobody = lab.client(103, &[]);
+            for (handle, advice) in
+                [(strange, "bootstrap"), (lonely, "it is tried again"), (nobody, "name bootstrap")]
+            {
+                until("it says so", || handle.status().trouble.is_some_and(|said| said.contains(advice)))
+                    .await;
+                assert_eq!((handle.status().exchanges, handle.status().relays), (0, 0));
+            }
+            assert_eq!(first.handle.status().left, 0);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let lab = Lab::new(1);
+    LocalSet::new()
+        .run_until(async {
+            let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+            let at = taken.local_addr().unwrap();
+            let error = start(lab.settings(1, vec![at], &[])).unwrap_err().to_string();
+            assert!(error.contains(&at.to_string()) && error.contains("TCP"), "{error}");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_set_is_exchanged_by_hand_as_through_a_circuit() {
+    let lab = Lab::new(2);
+    LocalSet::new()
+        .run_until(async {
+            let relay = lab.relay(1, &[]).await.handle;
+            knows(&relay, 1).await;
+            let client = lab.client(101, &[]);
+            let key = PeerKey::new([9; 32], [192, 0, 2, 1].into());
+            let mut request = client.request().await;
+            while let Some(asked) = request {
+                let answer = relay.answer(key, asked).await.unwrap();
+                request = client.take(key, answer).await;
+            }
+            knows(&client, 1).await;
+            assert_eq!(relay.answer(key, vec![7; 100]).await, None);
+            assert_eq!(client.take(key, vec![7; 100]).await, None);
+        })
+        .await;
+}
