@@ -13,6 +13,8 @@ pub mod chain_watch;
 pub mod descriptor;
 pub mod exchange;
 pub mod exit_summary;
+#[cfg(feature = "io")]
+pub mod geoip;
 mod limit;
 pub mod network_file;
 pub mod payment;
