@@ -18,7 +18,7 @@ pub enum Kind {
     Udp = 2,
     /// A name to be resolved.
     Resolve = 3,
-    /// An echo by the exit.
+    /// An answer at once, by the exit itself.
     Ping = 4,
     /// The exit's view of the network.
     Directory = 5,

@@ -186,6 +186,10 @@ impl Exit {
     }
 
     fn begin(&mut self, flow: FlowId, request: Request, rest: Bytes) {
+        // circuit.ping.1
+        if request.kind == Kind::Ping {
+            return self.answer_and_end(flow, ReplyCode::Succeeded);
+        }
         if request.kind != Kind::Connect {
             return self.answer_and_end(flow, ReplyCode::CommandNotSupported);
         }
@@ -218,6 +222,7 @@ impl Exit {
 
     fn answer_and_end(&mut self, flow: FlowId, code: ReplyCode) {
         match code {
+            ReplyCode::Succeeded => {}
             ReplyCode::NotAllowed => self.counts.refused += 1,
             _ => self.counts.failed += 1,
         }

@@ -124,6 +124,17 @@ fn what_is_no_request_is_answered_once_and_forgotten() {
     assert_eq!(p.exit.open(), 0);
 }
 
+// circuit.ping.1
+#[test]
+fn a_ping_is_answered_by_the_exit_itself() {
+    let mut p = pair();
+    let flow = p.open(&[4, 1, 0, 0, 0, 0, 0, 0]);
+    let answer = Bytes::copy_from_slice(&[ReplyCode::Succeeded.byte()]);
+    assert_eq!(p.client.read(flow, 9), FlowRead::Data(answer));
+    assert_eq!(p.client.read(flow, 9), FlowRead::Finished);
+    assert_eq!((p.exit.open(), p.events(), p.exit.counts()), (0, vec![], ExitCounts::default()));
+}
+
 // circuit.stream.2
 #[test]
 fn a_violation_is_an_error_and_the_circuit_is_then_removed() {
