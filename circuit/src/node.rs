@@ -55,6 +55,8 @@ pub enum Event {
     Persist([u8; 20]),
     /// The node's money has work for the outside: records to keep, pots to look at, wins to redeem.
     Money,
+    /// The relays by which the client enters have changed: store them.
+    Guards,
     /// Connect to this target for the flow, then call `connected`.
     Connect(FlowId, Target),
     /// The exit answered the request of this flow.

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use circuit::keys::{NetworkId, RelayId};
 use circuit::node::Event;
-use circuit::setup::Status as SetupStatus;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
 use payments::Address;
@@ -19,11 +19,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use crate::guard_file::{DamagedGuards, GuardFile};
 use crate::money::{self, Money, Opened, Treasurer};
 use crate::node::{ClientNode, Config};
-use crate::pool::{Circuit, Purpose, TestRun};
 use crate::proxy::{Answers, Proxy};
 use crate::status;
+use crate::wishes::Wishes;
+
+mod report;
 
 /// How often a task looks whether what it waits for is there.
 const LOOK: Duration = Duration::from_millis(5);
@@ -37,14 +40,18 @@ pub struct Settings {
     pub view: View,
     /// Where applications reach it by SOCKS5.
     pub socks: SocketAddr,
-    /// Relays in each path.
-    pub hops: usize,
+    /// What the user wants of every path.
+    pub wishes: Wishes,
+    /// The country of an address, as a table has it.
+    pub country_of: fn(IpAddr) -> Option<[u8; 2]>,
     /// Circuits that are kept ready.
     pub prebuilt: usize,
     /// The local address of its links.
     pub udp: SocketAddr,
     /// How it pays; nothing on a free network.
     pub money: Option<Money>,
+    /// The folder of what it keeps between runs; nothing is kept without one.
+    pub state: Option<PathBuf>,
 }
 
 /// Why a client did not start.
@@ -63,6 +70,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The file of its guards.
+    #[error(transparent)]
+    Guards(#[from] DamagedGuards),
     /// The store of its money.
     #[error(transparent)]
     Money(#[from] payments::treasury::OpenError),
@@ -84,6 +94,11 @@ enum Command {
     Circuits(oneshot::Sender<Vec<status::Circuit>>),
     Ready(oneshot::Sender<()>),
     Build { count: usize, concurrency: usize, to: oneshot::Sender<status::BuildReport> },
+    Relays(oneshot::Sender<Vec<status::Relay>>),
+    Ping { all: bool, to: oneshot::Sender<Vec<status::Echo>> },
+    Probe { relay: RelayId, to: oneshot::Sender<status::BuildReport> },
+    NewIdentity(oneshot::Sender<()>),
+    View { view: Box<View>, to: oneshot::Sender<()> },
 }
 
 /// A client whose sockets are bound.
@@ -94,6 +109,7 @@ pub struct Client {
     listener: std::net::TcpListener,
     socks: SocketAddr,
     money: Option<Opened>,
+    guards: Option<GuardFile>,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
     stopped: watch::Receiver<bool>,
@@ -127,6 +143,31 @@ impl Handle {
         self.ask(|to| Command::Build { count, concurrency, to }).await
     }
 
+    /// The relays that the client knows; `None` once it has stopped.
+    pub async fn relays(&self) -> Option<Vec<status::Relay>> {
+        self.ask(Command::Relays).await
+    }
+
+    /// Has the exits of circuits answer: of all, or of the one heard last; `None` once the client has stopped.
+    pub async fn ping(&self, all: bool) -> Option<Vec<status::Echo>> {
+        self.ask(|to| Command::Ping { all, to }).await
+    }
+
+    /// Builds a few circuits over a relay, and closes them again; `None` once the client has stopped.
+    pub async fn probe(&self, relay: RelayId) -> Option<status::BuildReport> {
+        self.ask(|to| Command::Probe { relay, to }).await
+    }
+
+    /// Has new streams use new circuits; `None` once the client has stopped.
+    pub async fn new_identity(&self) -> Option<()> {
+        self.ask(Command::NewIdentity).await
+    }
+
+    /// Other relays are known now; `None` once the client has stopped.
+    pub async fn set_view(&self, view: View) -> Option<()> {
+        self.ask(|to| Command::View { view: Box::new(view), to }).await
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).await.ok()?;
@@ -148,12 +189,15 @@ impl Client {
         listener.set_nonblocking(true).map_err(refused)?;
         let socks = listener.local_addr().map_err(refused)?;
         let (payer, money) = settings.money.map(Money::open).transpose()?.unzip();
+        let guards = settings.state.map(|folder| GuardFile::new(&folder, settings.network));
         let config = Config {
             network: settings.network,
             view: settings.view,
-            hops: settings.hops,
+            wishes: settings.wishes,
             prebuilt: settings.prebuilt,
             payer,
+            guards: guards.as_ref().map(GuardFile::read).transpose()?.unwrap_or_default(),
+            country_of: settings.country_of,
         };
         let node = ClientNode::new(driver::now(), config, random_seed()?);
         let (commands, received) = mpsc::channel(64);
@@ -165,6 +209,7 @@ impl Client {
             listener,
             socks,
             money,
+            guards,
             handle,
             commands: received,
             stopped,
@@ -183,7 +228,7 @@ impl Client {
 
     /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
     pub async fn run(self) -> Result<(), RunError> {
-        let Self { shared, socket, listener, socks, money, handle: _, commands, mut stopped } = self;
+        let Self { shared, socket, listener, socks, money, guards, handle: _, commands, mut stopped } = self;
         let owner = money.as_ref().map(Opened::owner);
         let (treasurer, health) = money.map(|opened| Treasurer::start(&shared, opened)).unzip();
         let answers: Answers = Rc::new(RefCell::new(HashMap::new()));
@@ -197,7 +242,7 @@ impl Client {
                 std::future::pending::<()>().await;
             }
         };
-        let outside = ClientOutside { shared: Rc::clone(&shared), answers, treasurer };
+        let outside = ClientOutside { shared: Rc::clone(&shared), answers, treasurer, guards };
         driver::run(&shared, &socket, outside, stop).await;
         serving.abort();
         answering.abort();
@@ -217,12 +262,16 @@ struct ClientOutside {
     shared: Rc<Shared<ClientNode>>,
     answers: Answers,
     treasurer: Option<Treasurer>,
+    guards: Option<GuardFile>,
 }
 
 impl Outside for ClientOutside {
     fn event(&mut self, event: Event) {
         if let (Event::Money, Some(treasurer)) = (&event, &self.treasurer) {
             treasurer.work(&self.shared);
+        }
+        if let (Event::Guards, Some(file)) = (&event, &self.guards) {
+            file.write(&self.shared.look(ClientNode::guards));
         }
         if let Event::Answered(flow, code) = event
             && let Some(waiting) = self.answers.borrow_mut().remove(&flow)
@@ -246,26 +295,38 @@ fn answer(
             // Who asked may have left.
             match command {
                 Command::Status(to) => {
-                    let mut status = report(&shared, started, socks);
+                    let mut status = shared.look(|node| report::status(node, started, socks));
                     status.money = money.as_ref().and_then(|(owner, health)| {
                         shared.look(|node| money::report(node, *owner, &health.borrow()).map(Box::new))
                     });
                     drop(to.send(status));
                 }
-                Command::Circuits(to) => drop(to.send(shared.look(circuits))),
+                Command::Circuits(to) => drop(to.send(shared.look(report::circuits))),
+                Command::Relays(to) => drop(to.send(shared.look(report::relays))),
+                Command::NewIdentity(to) => {
+                    shared.with_node(ClientNode::new_identity);
+                    let _ = to.send(());
+                }
+                Command::View { view, to } => {
+                    shared.with_node(|node, now| node.set_view(now, *view));
+                    let _ = to.send(());
+                }
                 Command::Ready(to) => {
-                    let shared = Rc::clone(&shared);
-                    tokio::task::spawn_local(async move {
-                        while !shared.look(ClientNode::is_ready) && !to.is_closed() {
-                            sleep(LOOK).await;
-                        }
-                        let _ = to.send(());
-                    });
+                    wait(&shared, to, |shared| shared.look(ClientNode::is_ready).then_some(()));
                 }
                 Command::Build { count, concurrency, to } => {
-                    let shared = Rc::clone(&shared);
-                    tokio::task::spawn_local(async move {
-                        drop(to.send(build(&shared, count, concurrency).await));
+                    let number = shared.with_node(|node, now| node.test(now, count, concurrency));
+                    wait(&shared, to, move |shared| built(shared, number));
+                }
+                Command::Probe { relay, to } => {
+                    let number = shared.with_node(|node, now| node.probe(now, relay));
+                    wait(&shared, to, move |shared| built(shared, number));
+                }
+                Command::Ping { all, to } => {
+                    let run = shared.with_node(|node, now| node.ping(now, all));
+                    wait(&shared, to, move |shared| {
+                        let echoes = shared.with_node(|node, now| node.take_echoes(now, run))?;
+                        Some(shared.look(|node| echoes.iter().map(|echo| report::echo(node, echo)).collect()))
                     });
                 }
             }
@@ -273,113 +334,24 @@ fn answer(
     }
 }
 
-async fn build(shared: &Shared<ClientNode>, count: usize, concurrency: usize) -> status::BuildReport {
-    let number = shared.with_node(|node, now| node.test(now, count, concurrency));
-    loop {
-        if let Some(run) = shared.with_node(|node, _| node.take_test(number)) {
-            return build_report(run);
+/// Looks from time to time whether there is an answer, until there is or nobody waits for it.
+fn wait<T: 'static>(
+    shared: &Rc<Shared<ClientNode>>,
+    to: oneshot::Sender<T>,
+    look: impl Fn(&Shared<ClientNode>) -> Option<T> + 'static,
+) {
+    let shared = Rc::clone(shared);
+    tokio::task::spawn_local(async move {
+        while !to.is_closed() {
+            if let Some(answer) = look(&shared) {
+                let _ = to.send(answer);
+                return;
+            }
+            sleep(LOOK).await;
         }
-        sleep(LOOK).await;
-    }
+    });
 }
 
-fn build_report(mut run: TestRun) -> status::BuildReport {
-    run.times.sort_unstable();
-    let ms = |time: &Duration| time.as_secs_f64() * 1e3;
-    let at = |percent: usize| {
-        let place = (run.times.len() * percent).div_ceil(100).max(1) - 1;
-        run.times.get(place).map_or(0.0, ms)
-    };
-    let ended = run.ended.unwrap_or(run.started);
-    let seconds = ended.saturating_duration_since(run.started).as_secs_f64();
-    let built = run.times.len() as u64;
-    let quantiles = status::Quantiles { p50: at(50), p95: at(95), max: at(100) };
-    status::BuildReport {
-        asked: run.asked as u64,
-        built,
-        failed: run.failed.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
-        seconds,
-        per_second: f64::from(u32::try_from(built).unwrap_or(u32::MAX)) / seconds.max(1e-9),
-        ms: (built > 0).then_some(quantiles),
-    }
-}
-
-/// What went wrong, and what to do where the words alone do not tell.
-fn explained(error: &str) -> String {
-    let hint = if error.ends_with(SetupStatus::Expired.as_str()) {
-        "; a relay found the time of the setup wrong: check this computer's clock"
-    } else {
-        ""
-    };
-    format!("{error}{hint}")
-}
-
-fn report(shared: &Shared<ClientNode>, started: Instant, socks: SocketAddr) -> status::Status {
-    let counters = shared.counters();
-    shared.look(|node| {
-        let pool = node.pool();
-        let ready = pool.values().filter(|circuit| circuit.opened.is_some()).count();
-        let link = node.entry_link();
-        let state = match (node.clock_off(), node.is_ready(), link) {
-            (Some(off), false, _) => format!("clock is off by {off} s"),
-            (_, true, _) => "ready".to_owned(),
-            (_, false, Some(_)) => "connecting".to_owned(),
-            (_, false, None) => "starting".to_owned(),
-        };
-        let rtt = link.and_then(|link| node.links().rtt(link));
-        status::Status {
-            state,
-            uptime_s: driver::now().instant.saturating_duration_since(started).as_secs(),
-            hops: node.hops(),
-            socks,
-            circuits: status::Circuits {
-                ready: ready as u64,
-                building: (pool.len() - ready) as u64,
-                failed: node.counts().failed,
-            },
-            streams: node.streams() as u64,
-            bytes_up: node.counts().bytes_up,
-            bytes_down: node.counts().bytes_down,
-            packets: [counters.packets_out, counters.packets_in],
-            link_rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-            last_error: node.counts().last_error.as_deref().map(explained),
-            money: None,
-        }
-    })
-}
-
-fn circuits(node: &ClientNode) -> Vec<status::Circuit> {
-    let now = driver::now().instant;
-    let hop = |id: &RelayId| {
-        let relay = node.view().get(id)?;
-        let country = relay.country.map(|code| String::from_utf8_lossy(&code).to_lowercase());
-        let short = id.to_string().chars().take(8).collect();
-        Some(status::Hop { id: short, country, address: *relay.addresses.first()? })
-    };
-    let one = |(key, circuit): (&circuit::table::CircuitKey, &Circuit)| status::Circuit {
-        id: key.number(),
-        state: match (circuit.opened, circuit.silent) {
-            (None, _) => "building",
-            (Some(_), None) => "ready",
-            (Some(_), Some(_)) => "closing",
-        }
-        .to_owned(),
-        purpose: match circuit.purpose {
-            Purpose::Spare => "spare",
-            Purpose::Streams(_) => "streams",
-            Purpose::Test(_) => "test",
-        }
-        .to_owned(),
-        path: circuit.path.iter().filter_map(hop).collect(),
-        age_s: now.saturating_duration_since(circuit.began).as_secs(),
-        rtt_ms: node
-            .flows()
-            .stats(*key)
-            .filter(|stats| stats.received > 0)
-            .map(|stats| stats.rtt.as_secs_f64() * 1e3),
-        streams: node.flows().on(*key) as u64,
-        cells_sent: circuit.sent,
-        cells_received: circuit.received,
-    };
-    node.pool().iter().map(one).collect()
+fn built(shared: &Shared<ClientNode>, number: u64) -> Option<status::BuildReport> {
+    shared.with_node(|node, _| node.take_test(number)).map(report::built)
 }

@@ -1,7 +1,7 @@
 //! A client, pure: keeps circuits ready, attaches streams to them, and builds anew what fails.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use circuit::cell::{self, BodyType};
@@ -20,25 +20,31 @@ use directory::view::View;
 use rand_core::{Rng as _, SeedableRng as _};
 
 use crate::backoff::Backoff;
+use crate::guards::Guards;
 use crate::path::{NoPath, Paths};
 use crate::payer::Payer;
 use crate::pool::{Circuit, Failure, Pool, Purpose, SPARE_LIFE, TestRun};
+use crate::ports::RecentPorts;
 use crate::socks::Credentials;
+use crate::wishes::Wishes;
 
 mod attach;
 mod delivery;
 mod entry;
 mod pay;
+mod ping;
+mod renew;
+
+pub use ping::Echo;
 
 use delivery::Strikes;
 use entry::Entry;
+use ping::Pings;
 
 /// The most circuits of a client.
 const MAX_CIRCUITS: usize = 16_384;
 /// The most circuits that are being built for streams at once.
 const MAX_BUILDING: usize = 32;
-/// How long a setup may stay unanswered.
-const BUILD_TIME: Duration = Duration::from_secs(5);
 /// How long a circuit may stand, as the relays are told, in seconds.
 const LIFE: u64 = 12 * 3600;
 /// After so many bad replies in a row the entry is left.
@@ -55,12 +61,31 @@ pub struct Config {
     pub network: NetworkId,
     /// The relays.
     pub view: View,
-    /// Relays in each path.
-    pub hops: usize,
+    /// What the user wants of every path.
+    pub wishes: Wishes,
     /// Circuits that are kept ready.
     pub prebuilt: usize,
     /// Pays the entry; nothing on a free network.
     pub payer: Option<Payer>,
+    /// The guards of the last run.
+    pub guards: Guards,
+    /// The country of an address, as a table has it.
+    pub country_of: fn(IpAddr) -> Option<[u8; 2]>,
+}
+
+impl Config {
+    /// A client of a free network that was never run before.
+    pub fn new(network: NetworkId, view: View, wishes: Wishes) -> Self {
+        Self {
+            network,
+            view,
+            wishes,
+            prebuilt: 0,
+            payer: None,
+            guards: Guards::default(),
+            country_of: |_| None,
+        }
+    }
 }
 
 /// Where the stream of an application stands.
@@ -102,7 +127,8 @@ pub struct ClientCounts {
 /// A client.
 #[derive(Debug)]
 pub struct ClientNode {
-    config: Config,
+    network: NetworkId,
+    prebuilt: usize,
     payer: Option<Payer>,
     /// The money may have work for the outside.
     worked: bool,
@@ -112,11 +138,15 @@ pub struct ClientNode {
     flows: Flows,
     paths: Paths,
     entry: Option<Entry>,
+    /// A guard that comes before the entry in use, while it is tried again.
+    probe: Option<Entry>,
     pool: Pool,
     wishes: BTreeMap<FlowId, Wish>,
     /// Wishes that no circuit has, in the order they came.
     waiting: VecDeque<FlowId>,
     tests: BTreeMap<u64, TestRun>,
+    pings: Pings,
+    ports: RecentPorts,
     outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
     events: VecDeque<Event>,
     tick: Option<Instant>,
@@ -131,8 +161,7 @@ pub struct ClientNode {
 
 impl ClientNode {
     /// A client whose randomness comes from `seed`; it dials its entry at the first [`Node::handle_timeout`].
-    pub fn new(now: Now, mut config: Config, seed: [u8; 32]) -> Self {
-        let payer = config.payer.take();
+    pub fn new(now: Now, config: Config, seed: [u8; 32]) -> Self {
         let mut rng = Random::from_seed(seed);
         let link_config = LinkConfig {
             network: config.network,
@@ -150,16 +179,22 @@ impl ClientNode {
             links: Links::new(link_config, draw()),
             origin: Origin::new(MAX_CIRCUITS, Random::from_seed(draw())),
             flows: Flows::new(End::Client, StreamConfig::default(), Random::from_seed(draw())),
-            paths: Paths::new(Random::from_seed(draw())),
-            config,
-            payer,
+            paths: Paths::new(Random::from_seed(draw()), config.view, config.wishes)
+                .with_guards(config.guards)
+                .with_countries(config.country_of),
+            network: config.network,
+            prebuilt: config.prebuilt,
+            payer: config.payer,
             worked: true,
             payment_packets: 0,
             entry: None,
+            probe: None,
             pool: Pool::new(),
             wishes: BTreeMap::new(),
             waiting: VecDeque::new(),
             tests: BTreeMap::new(),
+            pings: Pings::default(),
+            ports: RecentPorts::default(),
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             tick: Some(now.instant),
@@ -192,12 +227,17 @@ impl ClientNode {
 
     /// The relays that it knows.
     pub const fn view(&self) -> &View {
-        &self.config.view
+        self.paths.view()
+    }
+
+    /// The choice of its paths, to look at.
+    pub const fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// The number of relays in each path.
     pub const fn hops(&self) -> usize {
-        self.config.hops
+        self.paths.wishes().hops
     }
 
     /// Bytes, failures, and what went wrong last.
@@ -250,7 +290,11 @@ impl ClientNode {
 
     /// Sends a setup.
     fn build(&mut self, now: Now, entry: Entry, purpose: Purpose, port: Option<u16>) -> Result<(), NoPath> {
-        let path = self.paths.choose(&self.config.view, now, entry.relay, self.config.hops, port)?;
+        let via = match purpose {
+            Purpose::Test(number) => self.tests.get(&number).and_then(|run| run.via),
+            Purpose::Spare | Purpose::Streams(_) => None,
+        };
+        let path = self.paths.choose_via(now, entry.relay, port, via)?;
         let link = entry.link;
         let Ok(account) = self.account_for(now, entry, &path) else { return Ok(()) };
         let setup = SetupPurpose {
@@ -287,9 +331,14 @@ impl ClientNode {
             Answered::Refused(hop, status) => {
                 // The next hop is the one that could not be reached.
                 let blamed = if status == circuit::setup::Status::Unreachable { hop + 1 } else { hop };
-                let relay = self.pool.get(&key).and_then(|circuit| circuit.path.get(blamed)).copied();
+                let path = self.pool.get(&key).map_or(&[][..], |circuit| &circuit.path);
+                let relay = path.get(blamed).copied();
+                let quality = self.paths.quality_mut();
+                if let (Some(from), Some(to)) = (path.get(hop).filter(|_| blamed > hop), relay) {
+                    quality.strike_edge(now.instant, *from, to);
+                }
                 if let Some(relay) = relay {
-                    self.paths.avoid(now.instant, relay);
+                    quality.strike(now.instant, relay);
                 }
                 if relay.is_some() && relay == self.entry.map(|entry| entry.relay) {
                     self.leave_entry(now);
@@ -313,12 +362,18 @@ impl ClientNode {
         let Some(circuit) = self.pool.get_mut(&key) else { return };
         circuit.opened = Some(now.instant);
         circuit.heard = now.instant;
-        for relay in &circuit.path {
-            self.paths.trust(relay);
+        let time = circuit.setup_time().unwrap_or_default();
+        self.paths.quality_mut().built(now.instant, &circuit.path, time);
+        if let Some(entry) = circuit.path.first() {
+            self.paths.guards_mut().worked(now.unix(), entry);
+            if !is_test(&circuit.purpose) {
+                self.paths.guards_mut().count(entry, true);
+            }
         }
+        self.tell_guards();
         self.backoff.succeeded();
         self.bad_replies = 0;
-        let time = circuit.setup_time().unwrap_or_default();
+        let Some(circuit) = self.pool.get_mut(&key) else { return };
         if let Purpose::Test(number) = circuit.purpose {
             if let Some(run) = self.tests.get_mut(&number) {
                 run.note(now.instant, Ok(time));
@@ -331,6 +386,7 @@ impl ClientNode {
 
     /// Ends a circuit that stands or is being built.
     fn close(&mut self, now: Now, key: CircuitKey) {
+        self.note_traffic(now, key);
         self.origin.close(now, key);
         self.pool.remove(&key);
         self.flows.remove(key);
@@ -338,9 +394,12 @@ impl ClientNode {
 
     /// A circuit is gone.
     fn lost(&mut self, now: Now, key: CircuitKey, failure: Failure) {
+        self.note_traffic(now, key);
         let Some(circuit) = self.pool.remove(&key) else { return };
         self.flows.remove(key);
         if circuit.opened.is_none() {
+            self.paths.quality_mut().not_built(now.instant, &circuit.path);
+            self.count_against_guard(now, &circuit, failure);
             self.counts.failed += 1;
             self.counts.last_error = Some(format!("a circuit was not built: {}", failure.as_str()));
             // A time-out is a wait already.
@@ -396,26 +455,27 @@ impl ClientNode {
 
     /// Gives up what waited too long, and replaces what has grown old.
     fn expire(&mut self, now: Now) {
-        let mut late = vec![];
-        let mut old = vec![];
+        let (mut late, mut old) = (vec![], vec![]);
+        let limit = self.paths.quality().build_limit();
         for (key, circuit) in &self.pool {
             let age = now.instant.saturating_duration_since(circuit.began);
             let idle = self.flows.on(*key) == 0;
             let worn = match circuit.purpose {
-                Purpose::Spare => age >= SPARE_LIFE,
+                Purpose::Spare => age >= SPARE_LIFE || circuit.retired,
                 Purpose::Streams(_) => idle && !circuit.takes(now.instant, isolation_of(circuit)),
                 Purpose::Test(_) => false,
             };
             let hopeless = circuit.silent.is_some_and(|since| {
                 idle || now.instant.saturating_duration_since(since) > 10 * circuit.patience()
             });
-            if circuit.opened.is_none() && age >= BUILD_TIME {
+            if circuit.opened.is_none() && age >= limit {
                 late.push(*key);
             } else if circuit.opened.is_some() && (worn || hopeless) {
                 old.push(*key);
             }
         }
         for key in late {
+            self.paths.quality_mut().given_up();
             self.avoid_beyond_entry(now, key);
             self.origin.close(now, key);
             self.lost(now, key, Failure::TimedOut);
@@ -429,7 +489,7 @@ impl ClientNode {
     fn avoid_beyond_entry(&mut self, now: Now, key: CircuitKey) {
         let Some(circuit) = self.pool.get(&key) else { return };
         for relay in circuit.path.iter().skip(1) {
-            self.paths.avoid(now.instant, *relay);
+            self.paths.quality_mut().strike(now.instant, *relay);
         }
     }
 
@@ -598,7 +658,9 @@ impl Node for ClientNode {
         self.act(now);
         if self.tick.is_some_and(|tick| tick <= now.instant) {
             self.expire(now);
+            self.measure(now);
             self.watch_entry(now);
+            self.return_to_guard(now);
             self.find_silence(now);
             self.grant_again(now);
             self.watch_delivery(now);

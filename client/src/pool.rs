@@ -48,6 +48,12 @@ pub struct Circuit {
     pub sent: u64,
     /// Cells received.
     pub received: u64,
+    /// It takes no new streams: a relay of it has left, or new circuits were asked for.
+    pub retired: bool,
+    /// The most cells received in a second.
+    pub(crate) peak: u64,
+    /// When the cells of this second began to be counted, and how many there were before.
+    pub(crate) counted: (Instant, u64),
     /// How often its grant was repeated since a cell came.
     pub(crate) repeats: u8,
     /// When its exit was asked for a sign of life, and the cells that were sent before.
@@ -68,6 +74,9 @@ impl Circuit {
             raced: false,
             sent: 0,
             received: 0,
+            retired: false,
+            peak: 0,
+            counted: (now, 0),
             repeats: 0,
             probe: None,
         }
@@ -84,18 +93,19 @@ impl Circuit {
     }
 
     /// Whether it takes a new stream of this application (circuit.isolation.1).
+    // path.circuit.3
     pub fn takes(&self, now: Instant, isolation: Option<&Credentials>) -> bool {
         let fresh = self.used.is_none_or(|used| now.saturating_duration_since(used) < FRESH);
         let same = match &self.purpose {
             Purpose::Streams(own) => own.as_ref() == isolation,
             Purpose::Spare | Purpose::Test(_) => false,
         };
-        self.opened.is_some() && self.silent.is_none() && fresh && same
+        self.opened.is_some() && self.silent.is_none() && !self.retired && fresh && same
     }
 
     /// Whether it stands and nobody has it.
     pub fn is_spare(&self) -> bool {
-        self.purpose == Purpose::Spare && self.opened.is_some() && self.silent.is_none()
+        self.purpose == Purpose::Spare && self.opened.is_some() && self.silent.is_none() && !self.retired
     }
 }
 
@@ -140,6 +150,8 @@ pub struct TestRun {
     pub asked: usize,
     /// How many at a time.
     pub concurrency: usize,
+    /// A relay that each of them is to have.
+    pub via: Option<RelayId>,
     /// How many were begun.
     pub begun: usize,
     /// The time of each that stood.
@@ -158,6 +170,7 @@ impl TestRun {
         Self {
             asked,
             concurrency,
+            via: None,
             begun: 0,
             times: Vec::new(),
             failed: BTreeMap::new(),

@@ -135,3 +135,58 @@ pub struct Quantiles {
     /// The slowest.
     pub max: f64,
 }
+
+/// A relay, as the client sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// The country it is taken to be in, two lower-case letters.
+    pub country: Option<String>,
+    /// The country it claims, if that is another one.
+    pub claimed_country: Option<String>,
+    /// Who runs it, in its own words.
+    pub operator: String,
+    /// What it runs, in its own words.
+    pub version: String,
+    /// What it claims to carry, in kB/s; 0 if it does not say.
+    pub bandwidth: u32,
+    /// What it asks for carrying a cell on, in wei.
+    pub ask: Option<u64>,
+    /// What it asks for a cell as an exit, in wei.
+    pub exit_ask: Option<u64>,
+    /// The ports it serves as an exit.
+    pub exit: Option<String>,
+    /// Whether the client enters by it, or has.
+    pub guard: bool,
+    /// Why no path has it, if that is so.
+    pub unusable: Option<String>,
+    /// What the client has measured of it.
+    pub measured: Option<Measured>,
+}
+
+/// What a client has measured of a relay, in circuits that it was part of.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Circuits that stood.
+    pub built: u64,
+    /// Circuits that did not, be it by its fault or another's.
+    pub failed: u64,
+    /// How long setups took, in milliseconds.
+    pub setup_ms: Option<f64>,
+    /// The most that came over a circuit in a second.
+    pub bytes_per_s: u64,
+    /// The share of packets that were lost.
+    pub loss: Option<f32>,
+}
+
+/// How long the way to the end of a circuit and back takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The number of the circuit.
+    pub circuit: u64,
+    /// Its relays, the entry first.
+    pub path: Vec<Hop>,
+    /// The time in milliseconds; nothing if no answer came.
+    pub ms: Option<f64>,
+}

@@ -17,6 +17,7 @@ use circuit::stream::StreamConfig;
 use circuit::table::CircuitKey;
 use client::node::{ClientNode, Config};
 use client::socks::Credentials;
+use client::wishes::Wishes;
 use router::exit::Exit;
 use router::policy::ExitPolicy;
 
@@ -176,8 +177,7 @@ impl Station {
 impl World {
     fn new(hops: usize, paid: bool) -> Self {
         let now = start();
-        let (view, payer) = if paid { (paid_view(), Some(teller::payer())) } else { (view(), None) };
-        let config = Config { network: NETWORK, view, hops, prebuilt: 1, payer };
+        let config = Config { prebuilt: 1, ..Config::new(NETWORK, view(), Wishes::hops(hops)) };
         let mut world = Self {
             now,
             node: ClientNode::new(now, config, [1; 32]),

@@ -57,6 +57,7 @@ impl Sim {
         let host = self.host_mut(id);
         if disk == Disk::Lost {
             host.log.clear();
+            host.guards.clear();
         }
         let running = match &host.program {
             Program::Relay(relay) => {
@@ -67,7 +68,9 @@ impl Sim {
                 };
                 Running::Relay(Box::new(relay.start(seen, &host.disk, seed)))
             }
-            Program::Client(client) => Running::Client(Box::new(client.start(now, &host.disk, seed))),
+            Program::Client(client) => {
+                Running::Client(Box::new(client.start(now, &host.disk, &host.guards, seed)))
+            }
             Program::Foreign => panic!("a node that a test has made is restarted by that test"),
         };
         self.host_mut(id).running = Some(running);

@@ -9,7 +9,9 @@ use circuit::error::Drops;
 use circuit::keys::NetworkId;
 use circuit::node::{FlowId, Node, Now};
 use circuit::seen::{LogEntry, SeenSetups};
+use client::guards::Guards;
 use client::node::ClientNode;
+use client::wishes::Wishes;
 use directory::view::View;
 use router::node::{Keys, RelayNode};
 use router::policy::ExitPolicy;
@@ -86,14 +88,13 @@ impl RelayProgram {
 }
 
 impl ClientProgram {
-    /// A node that finds these records.
-    pub fn start(&self, now: Now, disk: &Disk, seed: [u8; 32]) -> ClientNode {
+    /// A node that finds these records and guards.
+    pub fn start(&self, now: Now, disk: &Disk, guards: &[u8], seed: [u8; 32]) -> ClientNode {
         let config = client::node::Config {
-            network: self.network,
-            view: self.view.clone(),
-            hops: self.hops,
+            guards: Guards::decode(guards, self.network).ok().flatten().unwrap_or_default(),
             prebuilt: self.prebuilt,
             payer: self.money.map(|money| money.payer(disk)),
+            ..client::node::Config::new(self.network, self.view.clone(), Wishes::hops(self.hops))
         };
         ClientNode::new(now, config, seed)
     }
@@ -143,6 +144,8 @@ pub struct Host {
     pub(crate) log: Vec<LogEntry>,
     /// The records of its money.
     pub(crate) disk: Disk,
+    /// The guards of its client, as they were stored.
+    pub(crate) guards: Vec<u8>,
     /// Its pot, on a paid network.
     pub money: Option<Money>,
     /// Why it dropped packets.
@@ -162,6 +165,7 @@ impl Host {
             address,
             money,
             disk: Disk::default(),
+            guards: Vec::new(),
             program,
             running: Some(running),
             frozen: None,

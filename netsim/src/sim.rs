@@ -480,6 +480,10 @@ impl Sim {
             match event {
                 // `handle_money` asks by itself.
                 Event::Money => {}
+                Event::Guards => {
+                    let guards = self.client(id).guards();
+                    self.host_mut(id).guards = guards;
+                }
                 Event::Persist(entry) => self.host_mut(id).log.push(entry),
                 Event::Connect(flow, target) => self.connect(id, flow, &target),
                 Event::Answered(flow, code) => {

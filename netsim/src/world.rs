@@ -245,7 +245,7 @@ impl World {
             money: plan.asks.map(|_| pot(&mut self.sim, Asks::default(), plan.face, false)),
         };
         let (now, seed) = (self.sim.now(), self.sim.draw());
-        let node = program.start(now, &Disk::default(), seed);
+        let node = program.start(now, &Disk::default(), &[], seed);
         let host =
             self.sim.add(address(1, n), Program::Client(Box::new(program)), Running::Client(Box::new(node)));
         self.clients.push(host);

@@ -2,7 +2,7 @@
 
 use super::{
     BTreeMap, Circuit, CircuitKey, ClientNode, Credentials, Entry, Event, Failure, FlowEvent, FlowId,
-    FlowRead, Kind, MAX_BUILDING, MAX_REQUEST, NoPath, Now, Purpose, ReplyCode, Request, Stage,
+    FlowRead, Kind, MAX_BUILDING, MAX_REQUEST, NoPath, Now, Purpose, ReplyCode, Request, Stage, View,
 };
 use std::time::Duration;
 
@@ -61,24 +61,20 @@ impl ClientNode {
     /// Not one over a relay that has failed elsewhere, unless it has been heard since: to find that out takes longer than
     /// to build another.
     fn circuit_for(&mut self, now: Now, isolation: Option<&Credentials>, port: u16) -> Option<CircuitKey> {
-        let view = &self.config.view;
-        let paths = &self.paths;
+        let (view, quality) = (self.paths.view(), self.paths.quality());
         let doubted = |circuit: &Circuit| {
             now.instant.saturating_duration_since(circuit.heard) > HEARD
-                && circuit.path.iter().skip(1).any(|relay| paths.is_avoided(now.instant, relay))
+                && circuit.path.iter().skip(1).any(|relay| quality.is_avoided(now.instant, relay))
         };
-        let serves = |path: &[circuit::keys::RelayId]| {
-            path.last()
-                .and_then(|id| view.get(id))
-                .is_some_and(|relay| relay.exit.as_ref().is_some_and(|exit| exit.accepts(port)))
-        };
-        let own =
-            self.pool.iter().find(|(_, c)| c.takes(now.instant, isolation) && serves(&c.path) && !doubted(c));
+        let own = self
+            .pool
+            .iter()
+            .find(|(_, c)| c.takes(now.instant, isolation) && serves(view, c, port) && !doubted(c));
         if let Some((key, _)) = own {
             return Some(*key);
         }
         let (key, spare) =
-            self.pool.iter_mut().find(|(_, c)| c.is_spare() && serves(&c.path) && !doubted(c))?;
+            self.pool.iter_mut().find(|(_, c)| c.is_spare() && serves(view, c, port) && !doubted(c))?;
         spare.purpose = Purpose::Streams(isolation.cloned());
         spare.used = Some(now.instant);
         Some(*key)
@@ -90,17 +86,23 @@ impl ClientNode {
             return false;
         }
         let Some(wish) = self.wishes.get_mut(&flow) else { return false };
+        self.ports.note(now.instant, wish.target.port);
         let request = Request { kind: Kind::Connect, target: wish.target.clone() };
-        let mut bytes = [0; MAX_REQUEST];
-        let mut writer = wire::Writer::new(&mut bytes);
-        let written = request.write(&mut writer).map_or(0, |()| writer.written());
         wish.stage = Stage::Asked { at: now.instant, wrote: false };
         wish.tries += 1;
-        // A stream that is gone again is found out by its event.
-        let _ = self.flows.send(flow, bytes.get(..written).unwrap_or_default());
+        self.request(flow, &request);
         self.grant(key);
         self.events.push_back(Event::Writable(flow));
         true
+    }
+
+    /// Sends the first bytes of a stream.
+    pub(super) fn request(&mut self, flow: FlowId, request: &Request) {
+        let mut bytes = [0; MAX_REQUEST];
+        let mut writer = wire::Writer::new(&mut bytes);
+        let written = request.write(&mut writer).map_or(0, |()| writer.written());
+        // A stream that is gone again is found out by its event.
+        let _ = self.flows.send(flow, bytes.get(..written).unwrap_or_default());
     }
 
     fn build_missing(&mut self, now: Now, entry: Entry, missing: &BTreeMap<Option<Credentials>, u16>) {
@@ -111,20 +113,35 @@ impl ClientNode {
             self.pool.values().filter(|c| c.opened.is_none() && c.purpose == Purpose::Spare).count();
         let spare = self.pool.values().filter(|c| c.is_spare()).count();
         let slow = self.doubt_slow(now);
-        let wanted = missing.len() + self.config.prebuilt.saturating_sub(spare);
         let active = building.saturating_sub(slow);
         let room = MAX_BUILDING.saturating_sub(building);
-        let ports = missing.values().copied().map(Some).chain(std::iter::repeat(None));
-        for port in ports.take(wanted).skip(active).take(room) {
-            match self.build(now, entry, Purpose::Spare, port) {
-                Ok(()) => {}
+        let unserved = self.unserved(now);
+        let mut spares = self.prebuilt.saturating_sub(spare);
+        if spares == 0 && spare < 2 * self.prebuilt && !unserved.is_empty() {
+            spares = 1;
+        }
+        let wanted = missing.len() + spares;
+        let ports = missing.values().map(|port| (Some(*port), false));
+        let ports = ports.chain(unserved.into_iter().map(|port| (Some(port), true)));
+        let ports = ports.chain(std::iter::repeat((None, true)));
+        for (port, spare) in ports.take(wanted).skip(active).take(room) {
+            match (self.build(now, entry, Purpose::Spare, port), port) {
+                (Ok(()), _) => {}
+                // Nobody waits for this one.
+                (Err(_), Some(port)) if spare => self.ports.forget(port),
                 // Others may want ports that are served.
-                Err(no_path) if port.is_some() && no_path.port().is_some() => {
-                    self.refuse_waiting(&no_path, port);
-                }
-                Err(no_path) => return self.refuse_waiting(&no_path, None),
+                (Err(no_path), Some(_)) if no_path.port().is_some() => self.refuse_waiting(&no_path, port),
+                (Err(no_path), _) => return self.refuse_waiting(&no_path, None),
             }
         }
+    }
+
+    /// Ports that streams went to of late, and that no spare circuit serves.
+    // path.circuit.1
+    fn unserved(&self, now: Now) -> Vec<u16> {
+        let view = self.paths.view();
+        let served = |port: u16| self.pool.values().any(|c| c.is_spare() && serves(view, c, port));
+        self.ports.recent(now.instant).filter(|port| !served(*port)).collect()
     }
 
     /// A setup that takes long is raced by another one, over other relays if there are any; how many there are.
@@ -195,6 +212,9 @@ impl ClientNode {
 
     pub(super) fn handle_flow_event(&mut self, now: Now, event: FlowEvent) {
         match event {
+            FlowEvent::Readable(flow) | FlowEvent::Closed(flow) if self.pings.has(flow) => {
+                self.echoed(now, flow);
+            }
             FlowEvent::Readable(flow) => self.readable(now, flow),
             FlowEvent::Writable(flow) => self.events.push_back(Event::Writable(flow)),
             FlowEvent::Closed(flow) => self.closed(flow),
@@ -290,7 +310,7 @@ impl ClientNode {
         for flow in unanswered {
             let exit = self.flows.circuit(flow).and_then(|key| self.pool.get(&key)?.path.last().copied());
             if let Some(exit) = exit {
-                self.paths.avoid(now.instant, exit);
+                self.paths.quality_mut().strike(now.instant, exit);
             }
             self.flows.reset(flow);
             self.answer(flow, ReplyCode::TtlExpired);
@@ -306,4 +326,10 @@ impl ClientNode {
         }
         self.tick.get_or_insert(now.instant);
     }
+}
+
+/// Whether the exit of a circuit serves a port.
+fn serves(view: &View, circuit: &Circuit, port: u16) -> bool {
+    let exit = circuit.path.last().and_then(|id| view.get(id)?.exit.as_ref());
+    exit.is_some_and(|exit| exit.accepts(port))
 }

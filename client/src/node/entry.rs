@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use circuit::keys::RelayId;
 use circuit::link::{LinkId, Peer};
+use circuit::setup::Status;
 
-use super::{ClientNode, Failure, NoPath, Now, Strikes};
+use super::{Circuit, ClientNode, Event, Failure, NoPath, Now, Purpose};
 
 /// An entry that does not answer for so long is replaced. Its link is given up only later, and what stands on it goes on
 /// should it speak again.
@@ -16,6 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub(super) struct Entry {
     pub(super) relay: RelayId,
     pub(super) link: LinkId,
+    pub(super) peer: Peer,
     dialled: Instant,
 }
 
@@ -23,28 +25,51 @@ impl ClientNode {
     /// The entry, dialled if need be; `None` while its link does not stand.
     pub(super) fn entry_up(&mut self, now: Now) -> Result<Option<Entry>, NoPath> {
         if let Some(entry) = self.entry
-            && self.config.view.usable(&entry.relay, now.unix()).is_ok()
+            && self.paths.view().usable(&entry.relay, now.unix()).is_ok()
         {
             return Ok(Some(entry).filter(|entry| self.links.is_up(entry.link)));
         }
-        self.entry = None;
-        let id = self.paths.entry(&self.config.view, now, self.config.hops)?;
-        if self.distrusts(&id) {
-            self.paths.avoid(now.instant, id);
-            return Ok(None);
-        }
-        if let Some(relay) = self.config.view.get(&id)
-            && let Some(address) = relay.addresses.first()
-        {
-            let peer = Peer { id, link_key: relay.link_key, address: *address };
-            match self.links.dial(now, &peer) {
-                Ok(link) => {
-                    self.entry = Some(Entry { relay: id, link, dialled: now.instant });
-                }
-                Err(error) => self.counts.last_error = Some(error.to_string()),
+        let id = self.paths.entry(now)?;
+        self.entry = self.dial(now, id);
+        self.tell_guards();
+        Ok(self.entry.filter(|entry| self.links.is_up(entry.link)))
+    }
+
+    fn dial(&mut self, now: Now, id: RelayId) -> Option<Entry> {
+        let relay = self.paths.view().get(&id)?;
+        let peer = Peer { id, link_key: relay.link_key, address: *relay.addresses.first()? };
+        match self.links.dial(now, &peer) {
+            Ok(link) => Some(Entry { relay: id, link, peer, dialled: now.instant }),
+            Err(error) => {
+                self.counts.last_error = Some(error.to_string());
+                None
             }
         }
-        Ok(self.entry.filter(|entry| self.links.is_up(entry.link)))
+    }
+
+    /// Tries a guard again that comes before the entry in use, and goes back to it once it answers; what stands over the
+    /// other one goes on, and takes nothing new.
+    // path.guard.1
+    pub(super) fn return_to_guard(&mut self, now: Now) {
+        let Some(entry) = self.entry.filter(|entry| self.links.is_up(entry.link)) else {
+            self.probe = None;
+            return;
+        };
+        let Some(probe) = self.probe else {
+            let better = self.paths.better(now, &entry.relay);
+            self.probe = better.and_then(|id| self.dial(now, id));
+            return;
+        };
+        if self.links.is_up(probe.link) {
+            self.probe = None;
+            self.entry = Some(probe);
+            for (key, circuit) in &mut self.pool {
+                circuit.retired |= self.origin.link(*key) == Some(entry.link);
+            }
+        } else if now.instant.saturating_duration_since(probe.dialled) > PATIENCE {
+            self.probe = None;
+            self.paths.guards_mut().failed(now.instant, &probe.relay);
+        }
     }
 
     /// Replaces an entry that is silent; circuits that stand over it take nothing new until it speaks again.
@@ -77,8 +102,47 @@ impl ClientNode {
     /// Goes on with another entry.
     pub(super) fn leave_entry(&mut self, now: Now) {
         if let Some(entry) = self.entry.take() {
-            self.paths.avoid(now.instant, entry.relay);
-            self.strikes = Strikes::default();
+            self.paths.quality_mut().strike(now.instant, entry.relay);
+            self.paths.guards_mut().failed(now.instant, &entry.relay);
         }
+    }
+
+    /// A circuit was not built though its entry answered: of a guard over which few are, nothing good is to be expected.
+    // path.guard.6
+    pub(super) fn count_against_guard(&mut self, now: Now, circuit: &Circuit, failure: Failure) {
+        let beyond = matches!(
+            failure,
+            Failure::Refused(Status::Unreachable)
+                | Failure::TimedOut
+                | Failure::BadReply
+                | Failure::Destroyed
+        );
+        let Some(guard) = circuit.path.first() else { return };
+        if !beyond || matches!(circuit.purpose, Purpose::Test(_)) {
+            return;
+        }
+        if self.paths.guards_mut().count(guard, false) {
+            self.counts.last_error = Some(
+                "a guard was given up: fewer than three in ten of the circuits over it came to stand"
+                    .to_owned(),
+            );
+            if self.entry.is_some_and(|entry| entry.relay == *guard) {
+                self.leave_entry(now);
+            }
+        }
+        self.tell_guards();
+    }
+
+    /// Has the guards stored where they have changed.
+    // path.guard.5
+    pub(super) fn tell_guards(&mut self) {
+        if self.paths.guards_mut().take_changed() {
+            self.events.push_back(Event::Guards);
+        }
+    }
+
+    /// What is to be stored of the guards.
+    pub fn guards(&self) -> Vec<u8> {
+        self.paths.guards().encode(self.network)
     }
 }

@@ -60,7 +60,7 @@ impl ClientNode {
     }
 
     fn owner(&self, entry: Entry) -> Option<Address> {
-        self.config.view.payment(&entry.relay).map(|payment| payment.owner)
+        self.paths.view().payment(&entry.relay).map(|payment| payment.owner)
     }
 
     /// The account that a circuit is charged to; none if it is free.

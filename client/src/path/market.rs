@@ -1,15 +1,15 @@
-//! The prices of a paid network: the class that a path is of, and what it costs (docs/spec/04-directory.md section 4).
+//! The prices of a paid network: the class that a path is of, and what it costs (docs/spec/05-paths.md section 4).
 
 use std::collections::BTreeMap;
 
 use directory::chain::Chain;
-use directory::descriptor::SignedDescriptor;
 use directory::payment::Payment;
 use payments::Address;
 use payments::amount::{Rate, Tier, Wei};
 use payments::class::Class;
 
-use super::NoPath;
+use super::no_path::NoPath;
+use super::roster::Candidate;
 
 /// The bytes of an application that a cell carries at least, when there are enough of them: a QUIC packet without its
 /// header (5), tag (4) and the header of a stream frame (15).
@@ -36,42 +36,33 @@ pub(super) struct Market {
 }
 
 /// What each hop of a path from this entry is paid and pays on.
-pub(super) fn rates(class: Class, entry: &SignedDescriptor, hops: usize) -> Vec<(Rate, Rate)> {
+pub(super) fn rates(class: Class, entry: &Candidate, hops: usize) -> Vec<(Rate, Rate)> {
     let ask = |payment: Payment| if hops == 1 { payment.exit_ask } else { payment.ask };
     class.rates(entry.payment.map_or(Rate::FREE, ask), hops)
 }
 
 /// What a cell of such a path costs.
-pub(super) fn price(class: Class, entry: &SignedDescriptor, hops: usize) -> Rate {
+pub(super) fn price(class: Class, entry: &Candidate, hops: usize) -> Rate {
     rates(class, entry, hops).first().map_or(Rate::FREE, |(rate_in, _)| *rate_in)
-}
-
-/// The account of a relay's owner.
-pub(super) fn owner(relay: &SignedDescriptor) -> Option<Address> {
-    relay.payment.map(|payment| payment.owner)
-}
-
-pub(super) fn serves(relay: &SignedDescriptor, port: Option<u16>) -> bool {
-    relay.exit.as_ref().is_some_and(|exit| port.is_none_or(|port| exit.accepts(port)))
 }
 
 impl Market {
     /// The least tiers that enough owners accept: whoever is the entry, so that the class does not tell.
-    // directory.path.2
+    // path.price.1
     pub(super) fn new(
-        usable: &[&SignedDescriptor],
+        usable: &[Candidate],
         chain: &Chain,
         hops: usize,
         port: Option<u16>,
     ) -> Result<Self, NoPath> {
         let operators = usize::from(chain.exit_operators);
-        let middles = lowest(usable.iter().filter_map(|relay| Some((owner(relay)?, relay.payment?.ask))));
+        let middles = lowest(usable.iter().filter_map(|relay| Some((relay.owner()?, relay.payment?.ask))));
         if middles.len() < hops {
             return Err(NoPath::TooFewOwners { usable: usable.len(), owners: middles.len(), hops });
         }
-        let exits = usable.iter().filter(|relay| serves(relay, port));
+        let exits = usable.iter().filter(|relay| relay.serves(port));
         let count = exits.clone().count();
-        let exits = lowest(exits.filter_map(|relay| Some((owner(relay)?, relay.payment?.exit_ask))));
+        let exits = lowest(exits.filter_map(|relay| Some((relay.owner()?, relay.payment?.exit_ask))));
         let no_exit = NoPath::NoExit {
             usable: usable.len(),
             port: port.unwrap_or(0),
@@ -88,11 +79,11 @@ impl Market {
     }
 
     /// The class of paths from an entry; `None` if nobody but its owner has an exit.
-    pub(super) fn class(&self, entry: &SignedDescriptor) -> Option<Class> {
+    pub(super) fn class(&self, entry: &Candidate) -> Option<Class> {
         let (middle, mut exit) = (self.middle, self.exit);
         if self.hops > 1 {
             // Where one operator is enough it must be another one than the entry's.
-            let (ask, _) = self.exits.iter().find(|(_, other)| Some(*other) != owner(entry))?;
+            let (ask, _) = self.exits.iter().find(|(_, other)| Some(*other) != entry.owner())?;
             if *ask > exit.rate() {
                 exit = Tier::covering(*ask)?;
             }
@@ -101,13 +92,13 @@ impl Market {
     }
 
     /// What a cell costs from this entry on.
-    pub(super) fn price(&self, entry: &SignedDescriptor) -> Option<Rate> {
+    pub(super) fn price(&self, entry: &Candidate) -> Option<Rate> {
         Some(price(self.class(entry)?, entry, self.hops))
     }
 
     /// Whether a relay is an entry for this network's clients: it asks no more than the others are paid.
-    // directory.path.3
-    pub(super) fn is_entry(&self, relay: &SignedDescriptor) -> bool {
+    // path.price.2
+    pub(super) fn is_entry(&self, relay: &Candidate) -> bool {
         let accepts = |payment: Payment| match self.hops {
             1 => relay.exit.is_some() && payment.exit_ask <= self.exit.rate(),
             _ => payment.ask <= self.middle.rate(),

@@ -1,15 +1,22 @@
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use circuit::keys::{DhPublic, IdentitySecret, NetworkId};
 use circuit::stream::{End, MAX_QUIC_PACKET, StreamConfig, Streams};
 use directory::chain::{Chain, Wei};
-use directory::descriptor::{Descriptor, EPOCH_SECONDS};
+use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor};
 use directory::exit_summary::ExitSummary;
+use directory::payment::Payment;
 use payments::Address;
 use payments::amount::Tier;
 use rand_core::SeedableRng as _;
 
 use super::*;
+use crate::guards::MAX_GUARDS;
+use crate::quality::AVOIDED;
+
+mod scarce;
+mod wished;
 
 const NETWORK: NetworkId = NetworkId([1; 16]);
 const EPOCH: u32 = 80_000;
@@ -26,32 +33,43 @@ fn view(relays: u8, exits: u8) -> View {
 
 fn fill(mut view: View, relays: u8, exits: u8, payment: impl Fn(u8) -> Option<Payment>) -> View {
     for n in 1..=relays {
-        let identity = IdentitySecret::from_bytes(&[n; 32]);
-        let descriptor = Descriptor {
-            id: identity.id(),
-            network: NETWORK,
-            sequence: 1,
-            issued: u64::from(EPOCH) * EPOCH_SECONDS,
-            expires: u64::from(EPOCH + 1) * EPOCH_SECONDS,
-            link_key: DhPublic([n; 32]),
-            first_epoch: EPOCH,
-            onion_keys: vec![DhPublic([n ^ 0x40; 32])],
-            addresses: vec![([192, 0, 2, n], 443).into()],
-            exit: (n <= exits).then(|| ExitSummary::new(vec![80..=80, 443..=443]).unwrap()),
-            country: None,
-            operator: String::new(),
-            version: "test".to_owned(),
-            bandwidth: 0,
-            gossip_port: 0,
-            payment: payment(n),
-        };
-        view.insert(SignedDescriptor::sign(descriptor, &identity).unwrap()).unwrap();
+        view.insert(relay(n, exits, |relay| relay.payment = payment(n))).unwrap();
     }
     view
 }
 
-fn paths(seed: u64) -> Paths {
-    Paths::new(Random::seed_from_u64(seed))
+/// Relay `n` with a change; an exit if it is among the first `exits`.
+fn relay(n: u8, exits: u8, change: impl FnOnce(&mut Descriptor)) -> SignedDescriptor {
+    let identity = IdentitySecret::from_bytes(&[n; 32]);
+    let mut descriptor = Descriptor {
+        id: identity.id(),
+        network: NETWORK,
+        sequence: 1,
+        issued: u64::from(EPOCH) * EPOCH_SECONDS,
+        expires: u64::from(EPOCH + 1) * EPOCH_SECONDS,
+        link_key: DhPublic([n; 32]),
+        first_epoch: EPOCH,
+        onion_keys: vec![DhPublic([n ^ 0x40; 32])],
+        addresses: vec![([192, 0, 2, n], 443).into()],
+        exit: (n <= exits).then(|| ExitSummary::new(vec![80..=80, 443..=443]).unwrap()),
+        country: None,
+        operator: String::new(),
+        version: "test".to_owned(),
+        bandwidth: 0,
+        gossip_port: 0,
+        payment: None,
+    };
+    change(&mut descriptor);
+    SignedDescriptor::sign(descriptor, &identity).unwrap()
+}
+
+/// A chooser of paths of three relays.
+fn paths(seed: u64, view: &View) -> Paths {
+    paths_of(seed, view, 3)
+}
+
+fn paths_of(seed: u64, view: &View, hops: usize) -> Paths {
+    Paths::new(Random::seed_from_u64(seed), view.clone(), Wishes::hops(hops))
 }
 
 #[test]
@@ -61,10 +79,10 @@ fn no_relay_is_in_a_path_twice_and_the_exit_serves_the_port() {
     for (relays, exits) in [(5, 1), (5, 2), (5, 5), (8, 3), (30, 4)] {
         let view = view(relays, exits);
         for seed in 0..200 {
-            let mut paths = paths(seed);
             for hops in 2..=5 {
-                let entry = paths.entry(&view, now, hops).unwrap();
-                let path = paths.choose(&view, now, entry, hops, Some(443)).unwrap();
+                let mut paths = paths_of(seed, &view, hops);
+                let entry = paths.entry(now).unwrap();
+                let path = paths.choose(now, entry, Some(443)).unwrap();
                 let ids: BTreeSet<_> = path.iter().map(|hop| hop.id).collect();
                 assert_eq!((path.len(), ids.len(), path[0].id), (hops, hops, entry));
                 let exit = view.get(&path[hops - 1].id).unwrap();
@@ -77,69 +95,132 @@ fn no_relay_is_in_a_path_twice_and_the_exit_serves_the_port() {
 
 #[test]
 fn one_hop_is_an_exit() {
-    let (now, view, mut paths) = (start(), view(5, 1), paths(1));
-    let entry = paths.entry(&view, now, 1).unwrap();
+    let (now, view) = (start(), view(5, 1));
+    let mut paths = paths_of(1, &view, 1);
+    let entry = paths.entry(now).unwrap();
     assert!(view.get(&entry).unwrap().exit.is_some());
-    assert_eq!(paths.choose(&view, now, entry, 1, Some(80)).unwrap().len(), 1);
-    assert!(matches!(paths.choose(&view, now, entry, 1, Some(22)), Err(NoPath::NoExit { port: 22, .. })));
+    assert_eq!(paths.choose(now, entry, Some(80)).unwrap().len(), 1);
+    assert!(matches!(paths.choose(now, entry, Some(22)), Err(NoPath::NoExit { port: 22, .. })));
 }
 
+// path.guard.1
 #[test]
-fn the_entry_stays_until_it_is_avoided_and_comes_back() {
-    let (mut now, view, mut paths) = (start(), view(10, 3), paths(2));
-    let first = paths.entry(&view, now, 3).unwrap();
-    assert!((0..50).all(|_| paths.entry(&view, now, 3) == Ok(first)));
-    paths.avoid(now.instant, first);
-    let second = paths.entry(&view, now, 3).unwrap();
+fn the_entry_stays_until_it_fails_and_comes_back() {
+    let (mut now, view) = (start(), view(10, 3));
+    let mut paths = paths(2, &view);
+    let first = paths.entry(now).unwrap();
+    assert!((0..50).all(|_| paths.entry(now) == Ok(first)));
+    paths.guards_mut().failed(now.instant, &first);
+    let second = paths.entry(now).unwrap();
     assert_ne!(first, second);
+    assert_eq!(paths.better(now, &second), None);
     now.instant += AVOIDED;
-    assert_eq!(paths.entry(&view, now, 3), Ok(first));
+    assert_eq!((paths.entry(now), paths.better(now, &second)), (Ok(first), Some(first)));
     // However many fail, few relays ever become entries.
     let mut seen = BTreeSet::new();
     for _ in 0..100 {
-        let entry = paths.entry(&view, now, 3).unwrap();
+        let entry = paths.entry(now).unwrap();
         seen.insert(entry);
-        paths.avoid(now.instant, entry);
+        paths.guards_mut().failed(now.instant, &entry);
         now.instant += Duration::from_secs(1);
     }
-    assert!(seen.len() <= MAX_ENTRIES, "{seen:?}");
+    assert!(seen.len() <= MAX_GUARDS, "{seen:?}");
 }
 
+// path.guard.5
+#[test]
+fn a_client_that_starts_again_keeps_its_guard() {
+    let (now, view) = (start(), view(30, 3));
+    for seed in 0..50 {
+        let mut first = paths(seed, &view);
+        let entry = first.entry(now).unwrap();
+        first.guards_mut().worked(now.unix(), &entry);
+        let stored = first.guards().encode(NETWORK);
+        let guards = Guards::decode(&stored, NETWORK).unwrap().unwrap();
+        let mut again = paths(!seed, &view).with_guards(guards);
+        assert_eq!(again.entry(now), Ok(entry));
+        // One that has left is passed over, and is the guard again when it is back.
+        let mut without = View::new(NETWORK);
+        view.iter()
+            .filter(|relay| relay.id != entry)
+            .for_each(|relay| without.insert(relay.clone()).unwrap());
+        again.set_view(without);
+        assert_ne!(again.entry(now), Ok(entry));
+        again.set_view(view.clone());
+        assert_eq!(again.entry(now), Ok(entry));
+    }
+}
+
+// path.guard.1
+#[test]
+fn guards_are_of_different_owners() {
+    let now = start();
+    let view = paid(12, 4, 1, |n| (1 + n % 4, 10, 20));
+    for seed in 0..50 {
+        let mut paths = paths(seed, &view);
+        for _ in 0..MAX_GUARDS {
+            let entry = paths.entry(now).unwrap();
+            paths.guards_mut().failed(now.instant, &entry);
+        }
+        let owners: BTreeSet<_> =
+            paths.guards().iter().map(|guard| view.payment(&guard.id).unwrap().owner).collect();
+        assert_eq!(owners.len(), MAX_GUARDS);
+    }
+}
+
+// path.quality.1
 #[test]
 fn what_is_avoided_is_used_only_where_nothing_else_will_do() {
-    let (now, view, mut paths) = (start(), view(6, 3), paths(3));
-    let entry = paths.entry(&view, now, 3).unwrap();
+    let (now, view) = (start(), view(6, 3));
+    let mut paths = paths(3, &view);
+    let entry = paths.entry(now).unwrap();
     let exits: Vec<_> = view.iter().filter(|relay| relay.exit.is_some()).map(|relay| relay.id).collect();
-    paths.avoid(now.instant, exits[0]);
-    let chosen = |paths: &mut Paths| paths.choose(&view, now, entry, 3, None).unwrap()[2].id;
+    paths.quality_mut().strike(now.instant, exits[0]);
+    let chosen = |paths: &mut Paths| paths.choose(now, entry, None).unwrap()[2].id;
     assert!((0..100).all(|_| chosen(&mut paths) != exits[0]));
     for exit in &exits {
-        paths.avoid(now.instant, *exit);
+        paths.quality_mut().strike(now.instant, *exit);
     }
     assert!(exits.contains(&chosen(&mut paths)));
-    for exit in &exits[1..] {
-        paths.trust(exit);
-    }
+    paths.quality_mut().trust(&exits[1..]);
     assert!((0..100).all(|_| chosen(&mut paths) != exits[0]));
+}
+
+// path.quality.1
+#[test]
+fn an_edge_that_fails_is_left_and_its_relays_are_not() {
+    let (now, view) = (start(), view(6, 2));
+    let mut paths = paths(3, &view);
+    let entry = paths.entry(now).unwrap();
+    let middle = view.iter().find(|relay| relay.exit.is_none() && relay.id != entry).unwrap().id;
+    for _ in 0..3 {
+        paths.quality_mut().strike_edge(now.instant, entry, middle);
+    }
+    assert!((0..100).all(|_| paths.choose(now, entry, None).unwrap()[1].id != middle));
+    let mut four = paths_of(3, &view, 4);
+    for _ in 0..3 {
+        four.quality_mut().strike_edge(now.instant, entry, middle);
+    }
+    assert!((0..100).any(|_| four.choose(now, entry, None).unwrap()[2].id == middle));
 }
 
 #[test]
 fn what_is_impossible_says_what_is_missing() {
     let now = start();
     let few = view(2, 1);
-    let error = paths(1).entry(&few, now, 3).unwrap_err();
+    let error = paths(1, &few).entry(now).unwrap_err();
     assert_eq!(error, NoPath::TooFewRelays { known: 2, usable: 2, hops: 3 });
     let later = Now { unix_ms: now.unix_ms + EPOCH_SECONDS * 1000, ..now };
-    let error = paths(1).entry(&few, later, 2).unwrap_err();
+    let mut two = paths_of(1, &few, 2);
+    assert!(two.entry(now).is_ok());
+    let error = two.entry(later).unwrap_err();
     assert_eq!(error, NoPath::TooFewRelays { known: 2, usable: 0, hops: 2 });
     let full = view(5, 2);
-    let mut paths = paths(1);
-    let entry = paths.entry(&full, now, 3).unwrap();
-    let error = paths.choose(&full, now, entry, 3, Some(25)).unwrap_err();
+    let mut paths = paths(1, &full);
+    let entry = paths.entry(now).unwrap();
+    let error = paths.choose(now, entry, Some(25)).unwrap_err();
     assert_eq!(error.to_string(), "none of 5 usable relays is an exit for port 25");
-    let no_exit = view(5, 0);
-    let entry = paths.entry(&no_exit, now, 3).unwrap();
-    let error = paths.choose(&no_exit, now, entry, 3, None).unwrap_err();
+    let error = self::paths(1, &view(5, 0)).entry(now).unwrap_err();
     assert_eq!(error.to_string(), "none of 5 usable relays is an exit");
 }
 
@@ -181,36 +262,36 @@ fn tier(number: u8) -> Tier {
 
 #[test]
 fn a_free_network_has_no_terms_and_no_price() {
-    let (now, view, mut paths) = (start(), view(5, 2), paths(1));
-    paths.max_price = Some(Rate::FREE);
-    let entry = paths.entry(&view, now, 3).unwrap();
-    let path = paths.choose(&view, now, entry, 3, Some(80)).unwrap();
+    let (now, view) = (start(), view(5, 2));
+    let wishes = Wishes { max_price: Some(Rate::FREE), ..Wishes::hops(3) };
+    let mut paths = Paths::new(Random::seed_from_u64(1), view, wishes);
+    let entry = paths.entry(now).unwrap();
+    let path = paths.choose(now, entry, Some(80)).unwrap();
     assert!(path.iter().all(|hop| hop.terms == Terms::default()));
-    assert_eq!(paths.price(&view, now, entry, 3, None), Ok(Rate::FREE));
 }
 
-// directory.path.1
+// path.distinct.1
 #[test]
 fn no_owner_is_in_a_path_twice() {
     let now = start();
     // Eight owners of three relays each, of which the first eight relays are exits.
     let view = paid(24, 8, 1, |n| (1 + n % 8, 10, 20));
     for seed in 0..200 {
-        let mut paths = paths(seed);
         for hops in 2..=5 {
-            let entry = paths.entry(&view, now, hops).unwrap();
-            let path = paths.choose(&view, now, entry, hops, None).unwrap();
+            let mut paths = paths_of(seed, &view, hops);
+            let entry = paths.entry(now).unwrap();
+            let path = paths.choose(now, entry, None).unwrap();
             let owners: BTreeSet<_> = path.iter().map(|hop| view.payment(&hop.id).unwrap().owner).collect();
             assert_eq!((path.len(), owners.len(), path[0].id), (hops, hops, entry));
         }
     }
     let two = paid(6, 2, 1, |n| (1 + n % 2, 10, 20));
-    let error = paths(1).entry(&two, now, 3).unwrap_err();
+    let error = paths(1, &two).entry(now).unwrap_err();
     assert_eq!(error, NoPath::TooFewOwners { usable: 6, owners: 2, hops: 3 });
-    assert!(paths(1).entry(&two, now, 2).is_ok());
+    assert!(paths_of(1, &two, 2).entry(now).is_ok());
 }
 
-// directory.path.2
+// path.price.1
 #[test]
 fn the_class_is_the_cheapest_that_enough_owners_accept() {
     let now = start();
@@ -223,9 +304,9 @@ fn the_class_is_the_cheapest_that_enough_owners_accept() {
             exit: Tier::covering(Rate(exit)).unwrap(),
         };
         for seed in 0..100 {
-            let mut paths = paths(seed);
-            let entry = paths.entry(&view, now, 3).unwrap();
-            let path = paths.choose(&view, now, entry, 3, Some(80)).unwrap();
+            let mut paths = paths(seed, &view);
+            let entry = paths.entry(now).unwrap();
+            let path = paths.choose(now, entry, Some(80)).unwrap();
             let ask = |hop: &PathHop| *view.payment(&hop.id).unwrap();
             if operators > 1 {
                 assert_eq!(path[0].terms.class, class.number(), "whoever is the entry");
@@ -240,108 +321,110 @@ fn the_class_is_the_cheapest_that_enough_owners_accept() {
                 path.iter().map(|hop| hop.terms.role).collect::<Vec<_>>(),
                 [Role::Forward, Role::Forward, Role::Exit]
             );
-            assert_eq!(paths.price(&view, now, entry, 3, Some(80)), Ok(Rate(expected[0].0)));
         }
     }
 }
 
-// directory.path.2
+// path.price.1
 #[test]
 fn owners_count_once_and_only_exits_for_the_port_count() {
     let now = start();
     // One owner has all the cheap exits.
     let view = paid(10, 6, 2, |n| if n <= 4 { (1, 1, 1) } else { (n, 1, 64) });
-    let mut paths = paths(1);
-    let entry = paths.entry(&view, now, 2).unwrap();
-    let path = paths.choose(&view, now, entry, 2, None).unwrap();
+    let mut paths = paths_of(1, &view, 2);
+    let entry = paths.entry(now).unwrap();
+    let path = paths.choose(now, entry, None).unwrap();
     assert_eq!(Class::from_number(path[1].terms.class).unwrap().exit, tier(12));
     assert_eq!(tier(12).rate(), Rate(64));
-    let error = paths.choose(&view, now, entry, 2, Some(25)).unwrap_err();
+    let error = paths.choose(now, entry, Some(25)).unwrap_err();
     assert_eq!(error, NoPath::NoExit { usable: 10, port: 25, exits: 0, owners: 0, needed: 2 });
     assert_eq!(error.port(), Some(25));
     assert_eq!(error.to_string(), "none of 10 usable relays is an exit for port 25");
     let view = paid(10, 6, 4, |n| if n <= 4 { (1, 1, 1) } else { (n, 1, 64) });
-    let error = paths.entry(&view, now, 2).unwrap_err();
+    let error = paths_of(1, &view, 2).entry(now).unwrap_err();
     assert_eq!(error, NoPath::NoExit { usable: 10, port: 0, exits: 6, owners: 3, needed: 4 });
     assert!(error.to_string().starts_with("6 of 10 usable relays are exits, of 3 owners"), "{error}");
     assert_eq!(error.port(), None);
     // What no tier pays is no price.
     let absurd = paid(10, 6, 1, |n| (n, 1, 1 << 49));
-    assert!(matches!(paths.entry(&absurd, now, 2), Err(NoPath::NoExit { owners: 0, needed: 1, .. })));
+    assert!(matches!(paths_of(1, &absurd, 2).entry(now), Err(NoPath::NoExit { owners: 0, needed: 1, .. })));
 }
 
-// directory.path.2
+// path.price.1
 #[test]
 fn where_one_operator_is_enough_the_exit_is_not_the_entrys() {
     let now = start();
     let view = paid(4, 2, 1, |n| (n, 1, u64::from(n) * 16));
     for seed in 0..50 {
-        let mut paths = paths(seed);
-        let path = paths.choose(&view, now, id(1), 2, None).unwrap();
+        let mut paths = paths_of(seed, &view, 2);
+        let path = paths.choose(now, id(1), None).unwrap();
         assert_eq!((path[1].id, rates(&path)), (id(2), vec![(33, 32), (32, 0)]));
-        let path = paths.choose(&view, now, id(2), 2, None).unwrap();
+        let path = paths.choose(now, id(2), None).unwrap();
         assert_eq!((path[1].id, rates(&path)), (id(1), vec![(17, 16), (16, 0)]));
         // An entry of the only exit owner would leave no exit.
         let one = paid(4, 2, 1, |n| (if n < 4 { 1 } else { 2 }, 1, 16));
-        assert_eq!(paths.entry(&one, now, 2), Ok(id(4)));
-        assert!(matches!(paths.choose(&one, now, id(1), 2, None), Err(NoPath::NoExit { .. })));
+        let mut paths = paths_of(seed, &one, 2);
+        assert_eq!(paths.entry(now), Ok(id(4)));
+        assert!(matches!(paths.choose(now, id(1), None), Err(NoPath::NoExit { .. })));
     }
 }
 
-// directory.path.3
+// path.price.2
 #[test]
 fn an_entry_is_paid_its_own_ask_and_that_is_no_more_than_others_take() {
     let now = start();
     let view = paid(12, 4, 2, |n| (n, if n > 6 { 1_000_000 } else { 5 }, 7));
-    let entries: BTreeSet<_> = (0..100).map(|seed| paths(seed).entry(&view, now, 3).unwrap()).collect();
+    let entries: BTreeSet<_> = (0..100).map(|seed| paths(seed, &view).entry(now).unwrap()).collect();
     assert!(entries.iter().all(|entry| view.payment(entry).unwrap().ask == Rate(5)), "{entries:?}");
     assert!(entries.len() > 1);
-    let mut paths = paths(1);
-    let entry = paths.entry(&view, now, 3).unwrap();
-    let path = paths.choose(&view, now, entry, 3, None).unwrap();
+    let mut paths = paths(1, &view);
+    let entry = paths.entry(now).unwrap();
+    let path = paths.choose(now, entry, None).unwrap();
     // Tier 5 is 5 wei, tier 6 is 8 wei.
     assert_eq!(rates(&path), [(18, 13), (13, 8), (8, 0)]);
-    let path = paths.choose(&view, now, id(12), 3, None).unwrap();
+    let path = paths.choose(now, id(12), None).unwrap();
     assert_eq!(rates(&path)[0], (1_000_013, 13));
     // With one hop the entry is the exit, and paid as one.
-    let entry = paths.entry(&view, now, 1).unwrap();
-    let path = paths.choose(&view, now, entry, 1, Some(443)).unwrap();
+    let mut paths = paths_of(1, &view, 1);
+    let entry = paths.entry(now).unwrap();
+    let path = paths.choose(now, entry, Some(443)).unwrap();
     assert_eq!((rates(&path), path[0].terms.role), (vec![(7, 0)], Role::Exit));
-    assert!(matches!(paths.choose(&view, now, entry, 1, Some(25)), Err(NoPath::NoExit { port: 25, .. })));
+    assert!(matches!(paths.choose(now, entry, Some(25)), Err(NoPath::NoExit { port: 25, .. })));
 }
 
-// directory.path.4
+// path.price.3
 #[test]
 fn a_maximum_price_is_strict_and_says_what_a_path_costs() {
     let now = start();
     // The relays 5 and 6 are cheaper as entries; the middle is paid 4, and the exit 8.
     let view = paid(6, 2, 2, |n| (n, if n > 4 { 3 } else { 4 }, 8));
-    let mut paths = paths(1);
+    let with = |seed, hops, max: Option<u64>| {
+        let wishes = Wishes { max_price: max.map(Rate), ..Wishes::hops(hops) };
+        Paths::new(Random::seed_from_u64(seed), view.clone(), wishes)
+    };
     for (max, cheapest) in [(None, 4), (Some(16), 4), (Some(15), 3)] {
-        paths.max_price = max.map(Rate);
-        paths.entries.clear();
         let mut seen = BTreeSet::new();
-        for _ in 0..50 {
-            paths.entries.clear();
-            let entry = paths.entry(&view, now, 3).unwrap();
-            let path = paths.choose(&view, now, entry, 3, Some(80)).unwrap();
+        for seed in 0..50 {
+            let mut paths = with(seed, 3, max);
+            let entry = paths.entry(now).unwrap();
+            let path = paths.choose(now, entry, Some(80)).unwrap();
             assert!(max.is_none_or(|max| rates(&path)[0].0 <= max));
             seen.insert(view.payment(&entry).unwrap().ask.0);
         }
         assert!(seen.contains(&3) && seen.contains(&4) == (cheapest == 4), "{max:?} {seen:?}");
     }
-    paths.max_price = Some(Rate(14));
-    let error = paths.entry(&view, now, 3).unwrap_err();
+    let mut paths = with(1, 3, Some(14));
+    let error = paths.entry(now).unwrap_err();
     let expected = NoPath::TooDear { ruled_out: 6, least: Rate(15), max: Rate(14), hops: 3, port: 0 };
     assert_eq!((error, error.port()), (expected, None));
     for part in ["3 hops", &per_gib(Rate(15)).to_string(), &per_gib(Rate(14)).to_string(), "rules out 6"] {
         assert!(error.to_string().contains(part), "{error}");
     }
-    let error = paths.choose(&view, now, id(5), 3, Some(80)).unwrap_err();
+    let error = paths.choose(now, id(5), Some(80)).unwrap_err();
     assert_eq!(error, NoPath::TooDear { ruled_out: 1, least: Rate(15), max: Rate(14), hops: 3, port: 80 });
     assert_eq!(error.port(), Some(80));
-    // Fewer hops are cheaper, and an entry that has become too dear is left.
-    assert!(paths.entry(&view, now, 2).is_ok());
+    // Fewer hops are cheaper.
+    assert!(with(1, 2, Some(14)).entry(now).is_ok());
 }
 
 #[test]

@@ -171,6 +171,8 @@ fn a_forged_reply_costs_one_circuit() {
                     "{forgery:?} at {place}: {outcome:?}"
                 );
                 assert!(wires.borrow().done && world.sim.app(app).is_whole());
+                // Who sees that a reply is forged ends the circuit a little later.
+                world.sim.run_for(Duration::from_secs(5));
                 let client = world.sim.client(world.client());
                 // Only the first reply counts; of a second one nothing is seen behind the next relay.
                 let failed = u64::from(forgery != Forgery::Second);

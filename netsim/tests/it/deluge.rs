@@ -151,7 +151,7 @@ fn flooded(seed: u64) -> Flooded {
     world.sim.kill(world.relays[0]);
     let program = ClientProgram { network: NETWORK, view, hops: 3, prebuilt: 0, money: None };
     let (now, own) = (world.sim.now(), world.sim.draw());
-    let node = program.start(now, &netsim::money::Disk::default(), own);
+    let node = program.start(now, &netsim::money::Disk::default(), &[], own);
     let honest =
         world.sim.add(address(250), Program::Client(Box::new(program)), Running::Client(Box::new(node)));
     world.clients.push(honest);

@@ -24,6 +24,8 @@ mod lifetime;
 mod memory;
 mod paid;
 #[cfg(test)]
+mod paths;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod rogue;

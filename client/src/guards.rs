@@ -1,0 +1,304 @@
+//! The few relays by which a client enters, the same ones for months (docs/spec/05-paths.md section 2).
+//!
+//! Every entry sees who we are; who changes entries often meets a bad one soon.
+
+use std::time::{Duration, Instant};
+
+use circuit::keys::{NetworkId, Random, RelayId};
+use rand_core::Rng as _;
+use wire::{Full, Malformed, Reader, Writer};
+
+/// The most relays that are guards at once, of those that can be used.
+// path.guard.1
+pub const MAX_GUARDS: usize = 3;
+/// The most that are remembered; among them those that have gone, and may come back.
+pub const MAX_REMEMBERED: usize = 20;
+/// The longest file of guards.
+pub const MAX_FILE: usize = HEADER + MAX_REMEMBERED * GUARD + CHECK;
+
+const DAY: u64 = 24 * 3600;
+/// How long a relay is a guard: between these, so that clients do not change theirs together.
+const SHORTEST_LIFE: u64 = 90 * DAY;
+const LONGEST_LIFE: u64 = 120 * DAY;
+/// A guard that failed this often in a row, while others worked, is one no more.
+const MAX_STRIKES: u8 = 12;
+/// How long a guard that failed rests at first, and at most.
+const SHORTEST_REST: Duration = Duration::from_mins(1);
+const LONGEST_REST: Duration = Duration::from_mins(32);
+/// A guard over which fewer than three in ten of at least so many circuits stood steers paths, or is of no use.
+const ENOUGH_TRIED: u32 = 100;
+/// Counts are halved at this, so that the newest count most.
+const MOST_TRIED: u32 = 400;
+/// Circuits are counted in steps of so many: a file is not written for each.
+const STEP: u32 = 20;
+
+const MAGIC: &[u8; 4] = b"CHVG";
+const FORMAT: u8 = 1;
+const HEADER: usize = 4 + 1 + 16 + 1;
+const GUARD: usize = 32 + 8 + 8 + 8 + 4 + 4 + 1;
+const CHECK: usize = 16;
+
+/// One guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The relay.
+    pub id: RelayId,
+    /// Since when, in unix seconds.
+    pub added: u64,
+    /// Until when, in unix seconds.
+    pub expires: u64,
+    /// When the first circuit stood over it, in unix seconds; 0: none has.
+    pub confirmed: u64,
+    /// Circuits begun over it, of late.
+    pub tried: u32,
+    /// Those of them that stood.
+    pub built: u32,
+    /// How often it failed in a row while others worked.
+    pub strikes: u8,
+    /// It has failed, and nobody else has worked since.
+    failed: bool,
+    rests: u32,
+    rest_until: Option<Instant>,
+}
+
+impl Guard {
+    fn new(id: RelayId, unix: u64, rng: &mut Random) -> Self {
+        let life = SHORTEST_LIFE + rng.next_u64() % (LONGEST_LIFE - SHORTEST_LIFE);
+        Self {
+            id,
+            added: unix,
+            expires: unix.saturating_add(life),
+            confirmed: 0,
+            tried: 0,
+            built: 0,
+            strikes: 0,
+            failed: false,
+            rests: 0,
+            rest_until: None,
+        }
+    }
+
+    fn rests(&self, now: Instant) -> bool {
+        self.rest_until.is_some_and(|until| until > now)
+    }
+
+    /// Whether too few of its circuits stand.
+    // path.guard.6
+    const fn steers(&self) -> bool {
+        self.tried >= ENOUGH_TRIED && self.built.saturating_mul(10) < self.tried.saturating_mul(3)
+    }
+
+    fn write(&self, out: &mut Writer<'_>) -> Result<(), Full> {
+        out.put(&self.id.0)?;
+        out.u64(self.added)?;
+        out.u64(self.expires)?;
+        out.u64(self.confirmed)?;
+        out.u32(self.tried)?;
+        out.u32(self.built)?;
+        out.u8(self.strikes)
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: RelayId(*r.array("guard")?),
+            added: r.u64("guard")?,
+            expires: r.u64("guard")?,
+            confirmed: r.u64("guard")?,
+            tried: r.u32("guard")?,
+            built: r.u32("guard")?,
+            strikes: r.u8("guard")?,
+            failed: false,
+            rests: 0,
+            rest_until: None,
+        })
+    }
+}
+
+/// The guards of a client, in the order in which they are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guards {
+    list: Vec<Guard>,
+    changed: bool,
+}
+
+impl Guards {
+    /// All that are remembered, in the order in which they are used.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Guard> {
+        self.list.iter()
+    }
+
+    /// Whether there is something new to be stored since this was last asked.
+    pub const fn take_changed(&mut self) -> bool {
+        core::mem::replace(&mut self.changed, false)
+    }
+
+    /// Forgets those whose time is over.
+    // path.guard.4
+    pub(crate) fn expire(&mut self, unix: u64) {
+        self.retain(|guard| guard.expires > unix);
+    }
+
+    /// The relay to enter by, of those that fit: the first that does not rest, and where all rest or no other may be
+    /// added, the one that has rested longest. `None` where a new one is wanted.
+    // path.guard.1
+    pub(crate) fn choose(&self, now: Instant, fits: impl Fn(&RelayId) -> bool) -> Option<RelayId> {
+        let fit: Vec<_> = self.list.iter().filter(|guard| fits(&guard.id)).take(MAX_GUARDS).collect();
+        let awake = fit.iter().find(|guard| !guard.rests(now));
+        // When nobody answers it may be our own network.
+        let rested = || fit.iter().min_by_key(|guard| guard.rest_until).filter(|_| fit.len() >= MAX_GUARDS);
+        awake.or_else(rested).map(|guard| guard.id)
+    }
+
+    /// Those before a relay that do not rest.
+    pub(crate) fn awake_before(&self, now: Instant, id: &RelayId) -> Vec<RelayId> {
+        let before = self.list.iter().take_while(|guard| guard.id != *id);
+        before.filter(|guard| !guard.rests(now)).map(|guard| guard.id).collect()
+    }
+
+    /// The one that has rested longest, of those that fit.
+    pub(crate) fn longest_rested(&self, fits: impl Fn(&RelayId) -> bool) -> Option<RelayId> {
+        self.list
+            .iter()
+            .filter(|guard| fits(&guard.id))
+            .min_by_key(|guard| guard.rest_until)
+            .map(|guard| guard.id)
+    }
+
+    /// Whether a relay is a guard.
+    pub fn has(&self, id: &RelayId) -> bool {
+        self.list.iter().any(|guard| guard.id == *id)
+    }
+
+    /// Makes a relay a guard, after all others.
+    pub(crate) fn add(&mut self, unix: u64, id: RelayId, rng: &mut Random) {
+        if self.has(&id) {
+            return;
+        }
+        if self.list.len() >= MAX_REMEMBERED
+            && let Some(oldest) =
+                (0..self.list.len()).min_by_key(|at| self.list.get(*at).map(|guard| guard.added))
+        {
+            self.list.remove(oldest);
+        }
+        self.list.push(Guard::new(id, unix, rng));
+        self.changed = true;
+    }
+
+    /// A guard does not answer, or refuses: it rests, longer each time.
+    pub(crate) fn failed(&mut self, now: Instant, id: &RelayId) {
+        let Some(guard) = self.get_mut(id) else { return };
+        guard.failed = true;
+        guard.rest_until = Some(now + (SHORTEST_REST * (1 << guard.rests.min(8))).min(LONGEST_REST));
+        guard.rests = guard.rests.saturating_add(1);
+    }
+
+    /// A circuit stood over a guard: it is confirmed, and what others failed before counts against them.
+    // path.guard.2 path.guard.3
+    pub(crate) fn worked(&mut self, unix: u64, id: &RelayId) {
+        let mut changed = false;
+        for guard in &mut self.list {
+            if guard.id == *id {
+                changed |= guard.strikes > 0 || guard.confirmed == 0;
+                guard.strikes = 0;
+                guard.rests = 0;
+                guard.rest_until = None;
+                guard.failed = false;
+                if guard.confirmed == 0 {
+                    guard.confirmed = unix.max(1);
+                }
+            } else if core::mem::replace(&mut guard.failed, false) {
+                guard.strikes = guard.strikes.saturating_add(1);
+                changed = true;
+            }
+        }
+        if changed {
+            self.changed = true;
+            self.retain(|guard| guard.strikes < MAX_STRIKES);
+            // Those that were used come first, in the order of their first use.
+            self.list.sort_by_key(|guard| if guard.confirmed == 0 { u64::MAX } else { guard.confirmed });
+        }
+    }
+
+    /// A circuit over a guard stood, or did not though the guard answered; whether the guard is given up for that.
+    // path.guard.6
+    pub(crate) fn count(&mut self, id: &RelayId, built: bool) -> bool {
+        let Some(guard) = self.get_mut(id) else { return false };
+        guard.tried += 1;
+        guard.built += u32::from(built);
+        let noted = guard.tried.is_multiple_of(STEP);
+        if guard.tried >= MOST_TRIED {
+            guard.tried /= 2;
+            guard.built /= 2;
+        }
+        let steers = guard.steers();
+        self.changed |= noted;
+        if steers {
+            self.retain(|guard| guard.id != *id);
+        }
+        steers
+    }
+
+    fn get_mut(&mut self, id: &RelayId) -> Option<&mut Guard> {
+        self.list.iter_mut().find(|guard| guard.id == *id)
+    }
+
+    fn retain(&mut self, keep: impl FnMut(&Guard) -> bool) {
+        let before = self.list.len();
+        self.list.retain(keep);
+        self.changed |= self.list.len() != before;
+    }
+
+    /// What is stored of the guards in a network.
+    // path.guard.5
+    pub fn encode(&self, network: NetworkId) -> Vec<u8> {
+        let mut buffer = [0; MAX_FILE];
+        let mut out = Writer::new(&mut buffer);
+        let written = self.write(network, &mut out).map_or(0, |()| out.written());
+        let mut bytes: Vec<_> = buffer.into_iter().take(written).collect();
+        let check = check(&bytes);
+        bytes.extend_from_slice(&check);
+        bytes
+    }
+
+    fn write(&self, network: NetworkId, out: &mut Writer<'_>) -> Result<(), Full> {
+        out.put(MAGIC)?;
+        out.u8(FORMAT)?;
+        out.put(&network.0)?;
+        out.u8(u8::try_from(self.list.len()).map_err(|_| Full)?)?;
+        self.list.iter().try_for_each(|guard| guard.write(out))
+    }
+
+    /// Reads what was stored; `None` if it is of another network.
+    // path.guard.5
+    pub fn decode(bytes: &[u8], network: NetworkId) -> Result<Option<Self>, Malformed> {
+        let (body, sum) = bytes.split_last_chunk::<CHECK>().ok_or(Malformed("length"))?;
+        if check(body) != *sum {
+            return Err(Malformed("checksum"));
+        }
+        let mut r = Reader::new(body);
+        if r.array("magic")? != MAGIC || r.u8("format")? != FORMAT {
+            return Err(Malformed("format (another version of chive wrote it)"));
+        }
+        let other = r.array("network")? != &network.0;
+        let count = usize::from(r.u8("guards")?);
+        if count > MAX_REMEMBERED {
+            return Err(Malformed("guards (at most 20)"));
+        }
+        let list: Vec<_> = (0..count).map(|_| Guard::read(&mut r)).collect::<Result<_, _>>()?;
+        r.finish("guards")?;
+        let twice = |at: usize, id| list.iter().take(at).any(|guard| guard.id == id);
+        if list.iter().enumerate().any(|(at, guard)| twice(at, guard.id) || guard.built > guard.tried) {
+            return Err(Malformed("guards (a relay twice, or counts that cannot be)"));
+        }
+        Ok((!other).then_some(Self { list, changed: false }))
+    }
+}
+
+fn check(bytes: &[u8]) -> [u8; CHECK] {
+    let mut out = [0; CHECK];
+    blake3::Hasher::new().update(bytes).finalize_xof().fill(&mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! What the user wants of every path; wishes are strict.
+
+use std::collections::BTreeSet;
+
+use circuit::keys::RelayId;
+use payments::amount::Rate;
+
+/// The relays of a path, if the user does not say otherwise.
+pub const DEFAULT_HOPS: usize = 3;
+
+/// ISO 3166-1 alpha-2 code of a country, upper case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Country(pub [u8; 2]);
+
+impl Country {
+    /// The country that two letters name, upper or lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let code: [u8; 2] = text.as_bytes().try_into().ok()?;
+        code.iter().all(u8::is_ascii_alphabetic).then(|| Self(code.map(|letter| letter.to_ascii_uppercase())))
+    }
+}
+
+impl core::fmt::Display for Country {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter().try_for_each(|letter| write!(f, "{}", char::from(letter.to_ascii_lowercase())))
+    }
+}
+
+/// Where a relay is: what it says, and what is known of its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// What its descriptor says.
+    pub claim: Option<Country>,
+    /// What a table of addresses says.
+    pub seen: Option<Country>,
+}
+
+impl Location {
+    /// The country that the relay is taken to be in: a table is believed more than the relay.
+    // path.wish.3
+    pub fn country(self) -> Option<Country> {
+        self.seen.or(self.claim)
+    }
+
+    /// Whether the relay says something else than the table.
+    pub fn is_contradicted(self) -> bool {
+        self.claim.is_some() && self.seen.is_some() && self.claim != self.seen
+    }
+}
+
+/// What the user wants of every path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wishes {
+    /// Relays in each path, 1 to 5.
+    pub hops: usize,
+    /// The countries that the exit may be in; any if there are none.
+    pub exit: BTreeSet<Country>,
+    /// The countries that the entry may be in; any if there are none.
+    pub entry: BTreeSet<Country>,
+    /// Countries that no relay of a path may be in.
+    pub excluded: BTreeSet<Country>,
+    /// Relays that no path may have.
+    pub excluded_relays: BTreeSet<RelayId>,
+    /// No two relays of a path may be in one country.
+    pub distinct_countries: bool,
+    /// The most that a cell may cost in all, on a paid network.
+    pub max_price: Option<Rate>,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self::hops(DEFAULT_HOPS)
+    }
+}
+
+/// A place of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The first relay.
+    Entry,
+    /// Neither the first nor the last.
+    Middle,
+    /// The last relay; the only one of a path of one.
+    Exit,
+}
+
+impl Place {
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Entry => "entry",
+            Self::Middle => "middle",
+            Self::Exit => "exit",
+        }
+    }
+}
+
+/// The wish that a relay does not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Unmet {
+    Country,
+    ExcludedCountry,
+    ExcludedRelay,
+}
+
+/// How many relays each wish rules out for one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuledOut {
+    /// Not in a country that is wished for this place.
+    pub country: usize,
+    /// In a country that is excluded, or in none that is known.
+    pub excluded_country: usize,
+    /// Excluded themselves.
+    pub excluded_relay: usize,
+}
+
+impl RuledOut {
+    pub(crate) const fn count(&mut self, unmet: Unmet) {
+        match unmet {
+            Unmet::Country => self.country += 1,
+            Unmet::ExcludedCountry => self.excluded_country += 1,
+            Unmet::ExcludedRelay => self.excluded_relay += 1,
+        }
+    }
+
+    /// How many in all.
+    pub const fn sum(&self) -> usize {
+        self.country + self.excluded_country + self.excluded_relay
+    }
+
+    /// In words, by the names of the settings.
+    pub(crate) fn to_text(self, place: Place) -> String {
+        let wishes = [
+            (place.as_str(), self.country),
+            ("exclude", self.excluded_country),
+            ("exclude", self.excluded_relay),
+        ];
+        let kinds = ["countries", "countries", "relays"];
+        let parts: Vec<_> = wishes
+            .iter()
+            .zip(kinds)
+            .filter(|((_, count), _)| *count > 0)
+            .map(|((wish, count), kind)| format!("{count} by the {kind} of `{wish}`"))
+            .collect();
+        parts.join(", ")
+    }
+}
+
+impl Wishes {
+    /// Paths of so many relays, and no other wish.
+    pub const fn hops(hops: usize) -> Self {
+        Self {
+            hops,
+            exit: BTreeSet::new(),
+            entry: BTreeSet::new(),
+            excluded: BTreeSet::new(),
+            excluded_relays: BTreeSet::new(),
+            distinct_countries: false,
+            max_price: None,
+        }
+    }
+
+    /// The wish by which a relay is ruled out for a place, if one does it.
+    // path.wish.1
+    pub(crate) fn unmet(&self, place: Place, id: &RelayId, at: Location) -> Option<Unmet> {
+        if self.excluded_relays.contains(id) {
+            return Some(Unmet::ExcludedRelay);
+        }
+        // Neither the claim nor the table may name an excluded country, and one of them has to name another.
+        let excluded = |country: Option<Country>| country.is_some_and(|at| self.excluded.contains(&at));
+        if !self.excluded.is_empty() && (at.country().is_none() || excluded(at.claim) || excluded(at.seen)) {
+            return Some(Unmet::ExcludedCountry);
+        }
+        let within = |wanted: &BTreeSet<Country>| {
+            wanted.is_empty() || at.country().is_some_and(|at| wanted.contains(&at))
+        };
+        let met = match place {
+            Place::Entry => within(&self.entry) && (self.hops > 1 || within(&self.exit)),
+            Place::Exit => within(&self.exit) && (self.hops > 1 || within(&self.entry)),
+            Place::Middle => true,
+        };
+        (!met).then_some(Unmet::Country)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn countries(codes: &[&str]) -> BTreeSet<Country> {
+        codes.iter().filter_map(|code| Country::parse(code)).collect()
+    }
+
+    fn at(claim: &str, seen: &str) -> Location {
+        Location { claim: Country::parse(claim), seen: Country::parse(seen) }
+    }
+
+    #[test]
+    fn a_country_is_two_letters() {
+        assert_eq!(Country::parse("nl"), Some(Country(*b"NL")));
+        assert_eq!(Country::parse("Nl").map(|country| country.to_string()), Some("nl".to_owned()));
+        for bad in ["", "n", "nld", "n1", "é", "--"] {
+            assert_eq!(Country::parse(bad), None, "{bad}");
+        }
+    }
+
+    // path.wish.1 path.wish.3
+    #[test]
+    fn a_relay_is_where_its_address_is_and_excluded_by_either() {
+        let id = RelayId([1; 32]);
+        let wishes = Wishes { exit: countries(&["nl"]), ..Wishes::hops(3) };
+        assert_eq!(wishes.unmet(Place::Exit, &id, at("NL", "")), None);
+        assert_eq!(wishes.unmet(Place::Exit, &id, at("NL", "RU")), Some(Unmet::Country), "a lie");
+        assert_eq!(wishes.unmet(Place::Exit, &id, at("RU", "NL")), None);
+        assert_eq!(wishes.unmet(Place::Exit, &id, at("", "")), Some(Unmet::Country));
+        assert_eq!(wishes.unmet(Place::Entry, &id, at("RU", "RU")), None);
+        assert_eq!(wishes.unmet(Place::Middle, &id, at("", "")), None);
+        let wishes = Wishes { excluded: countries(&["ru"]), ..wishes };
+        for place in [Place::Entry, Place::Middle, Place::Exit] {
+            for bad in [at("RU", "NL"), at("NL", "RU"), at("", "")] {
+                assert_eq!(wishes.unmet(place, &id, bad), Some(Unmet::ExcludedCountry), "{place:?} {bad:?}");
+            }
+            assert_eq!(wishes.unmet(place, &id, at("NL", "")), None);
+        }
+        let wishes = Wishes { excluded_relays: BTreeSet::from([id]), ..wishes };
+        assert_eq!(wishes.unmet(Place::Middle, &id, at("NL", "NL")), Some(Unmet::ExcludedRelay));
+    }
+
+    #[test]
+    fn the_only_relay_of_a_path_is_entry_and_exit() {
+        let id = RelayId([1; 32]);
+        let wishes = Wishes { entry: countries(&["de"]), exit: countries(&["nl", "de"]), ..Wishes::hops(1) };
+        for place in [Place::Entry, Place::Exit] {
+            assert_eq!(wishes.unmet(place, &id, at("DE", "")), None);
+            assert_eq!(wishes.unmet(place, &id, at("NL", "")), Some(Unmet::Country));
+        }
+    }
+}
