@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use circuit::keys::RelayId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::wishes::{Country, Wishes};
 use directory::chain::{Wei, parse_address, parse_amount};
 use payments::Address;
+use payments::amount::Rate;
 
 use crate::config::{DEFAULT_HOPS, MAX_HOPS};
 use crate::output::Format;
+use crate::wishes::{self, Excluded};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 the daemon is not running, 4 timed out, 5 no path of the wanted form,
@@ -36,6 +40,12 @@ pub(crate) enum Command {
     Status(At),
     /// Show the circuits of a running client or relay.
     Circuits(Circuits),
+    /// Show the relays that a running client knows, and what it has measured of them.
+    Relays(Relays),
+    /// Measure how long the way through a running client's circuits takes.
+    Ping(Ping),
+    /// Have a running client use new circuits for all new streams; its entry stays.
+    NewIdentity(At),
     /// Stop a running client or relay.
     Stop(At),
     /// Run a relay.
@@ -85,12 +95,35 @@ pub(crate) struct Up {
     /// The client's configuration file; `chive config example client` shows one.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// Relays in a path, instead of what the file says.
-    #[arg(long, value_parser = hops, value_name = "1..5")]
-    pub(crate) hops: Option<usize>,
     /// Where to listen for SOCKS5, instead of what the file says.
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) socks: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) wished: Wished,
+}
+
+/// What is wanted of every path, instead of what the file says; nothing of it is ever given up.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Paths")]
+pub(crate) struct Wished {
+    /// Relays in a path.
+    #[arg(long, value_parser = hops, value_name = "1..5")]
+    pub(crate) hops: Option<usize>,
+    /// Countries that the last relay may be in.
+    #[arg(long, value_delimiter = ',', value_parser = wishes::country, value_name = "nl,de,..")]
+    pub(crate) exit: Vec<Country>,
+    /// Countries that the first relay may be in.
+    #[arg(long, value_delimiter = ',', value_parser = wishes::country, value_name = "nl,de,..")]
+    pub(crate) entry: Vec<Country>,
+    /// Countries and relays that no path may have.
+    #[arg(long, value_delimiter = ',', value_name = "ru,ID,..")]
+    pub(crate) exclude: Vec<Excluded>,
+    /// No two relays of a path in one country.
+    #[arg(long)]
+    pub(crate) distinct_countries: bool,
+    /// The most that a GiB may cost, the whole path, such as "0.002 ether/GiB".
+    #[arg(long, value_parser = wishes::price, value_name = "AMOUNT/GiB")]
+    pub(crate) max_price: Option<Rate>,
 }
 
 /// Which daemon is asked.
@@ -102,6 +135,30 @@ pub(crate) struct At {
     /// The configuration file of the daemon, which names its control socket.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Relays {
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// Only relays in these countries.
+    #[arg(long, value_delimiter = ',', value_parser = wishes::country, value_name = "nl,de,..")]
+    pub(crate) country: Vec<Country>,
+    /// Only exits.
+    #[arg(long)]
+    pub(crate) exits: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ping {
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// Build circuits over this relay instead, and tell how long that takes: an id, as `chive relays` shows it.
+    #[arg(value_name = "RELAY", value_parser = relay)]
+    pub(crate) relay: Option<RelayId>,
+    /// Through all circuits, not only the one in use.
+    #[arg(long, conflicts_with = "relay")]
+    pub(crate) circuits: bool,
 }
 
 #[derive(Debug, Args)]
@@ -344,6 +401,27 @@ pub(crate) enum Role {
     Client,
 }
 
+impl Wished {
+    /// The wishes of a file, but for those of the command line.
+    pub(crate) fn over(&self, mut wishes: Wishes) -> Wishes {
+        if let Some(hops) = self.hops {
+            wishes.hops = hops;
+        }
+        if !self.exit.is_empty() {
+            wishes.exit = self.exit.iter().copied().collect();
+        }
+        if !self.entry.is_empty() {
+            wishes.entry = self.entry.iter().copied().collect();
+        }
+        if !self.exclude.is_empty() {
+            wishes::exclude(&mut wishes, self.exclude.iter().copied());
+        }
+        wishes.distinct_countries |= self.distinct_countries;
+        wishes.max_price = self.max_price.or(wishes.max_price);
+        wishes
+    }
+}
+
 fn amount(text: &str) -> Result<Wei, String> {
     let wei = parse_amount(text).filter(|wei| *wei != Wei::ZERO);
     wei.ok_or_else(|| "an exact amount is wanted, such as 0.05ether, 5gwei or 1000wei".to_owned())
@@ -358,6 +436,10 @@ fn account(text: &str) -> Result<Address, String> {
     parse_address(text).filter(|address| !address.is_zero()).ok_or_else(|| {
         "0x and 40 hexadecimal digits are wanted, all lower case or with a right checksum".to_owned()
     })
+}
+
+fn relay(text: &str) -> Result<RelayId, String> {
+    crate::config::relay_id(text).ok_or_else(|| "64 hexadecimal digits are wanted".to_owned())
 }
 
 fn hops(text: &str) -> Result<usize, String> {

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use circuit::keys::RelayId;
+use client::wishes::Wishes;
 use directory::chain::{Wei, parse_amount};
 use router::policy::ExitPolicy;
 
 mod section;
 
 use section::{Section, Source};
+
+use super::wishes;
 
 /// The most relays in a path.
 pub(crate) const MAX_HOPS: usize = 5;
@@ -94,8 +97,21 @@ udp = "0.0.0.0:0"
 # The socket on which `chive status --config FILE` asks this client. By default $XDG_RUNTIME_DIR/chive/client.sock.
 control = "run/control.sock"
 
-# The folder of what the client notes about payments. Do not delete it while its wallet is in use.
+# The folder of what the client keeps between runs: its guards, and notes about payments. Do not delete it while its wallet
+# is in use.
 state = "state"
+
+# What is wanted of every path; nothing of it is ever given up, and where it cannot be had the client says why.
+[paths]
+# Countries that the last relay, and the first, may be in; [] is any.
+exit = []
+entry = []
+# Countries and relays (by their ids) that no path may have.
+exclude = []
+# No two relays of a path in one country.
+distinct_countries = false
+# The most that a GiB may cost, the whole path, on a paid network; by default any price.
+max_price = "0.5 ether/GiB"
 
 # The wallet that pays, on a paid network; left out on a free one. `chive wallet create` makes it.
 [wallet]
@@ -164,15 +180,15 @@ pub(crate) struct ClientConfig {
     pub(crate) network: Network,
     /// Where applications reach it.
     pub(crate) socks: SocketAddr,
-    /// Relays in a path.
-    pub(crate) hops: usize,
+    /// What is wanted of every path.
+    pub(crate) wishes: Wishes,
     /// Circuits kept ready.
     pub(crate) prebuilt: usize,
     /// The local UDP address, if the file names one.
     pub(crate) udp: Option<SocketAddr>,
     /// The control socket, if the file names one.
     pub(crate) control: Option<PathBuf>,
-    /// The folder of the money store.
+    /// The folder of the guards and of the money store.
     pub(crate) state: PathBuf,
     /// The wallet, if the file names one.
     pub(crate) wallet: Option<Wallet>,
@@ -231,7 +247,7 @@ impl Network {
 
 /// Settings that only one role has.
 const OF_RELAYS: [&str; 3] = ["listen", "keys", "exit"];
-const OF_CLIENTS: [&str; 4] = ["socks", "hops", "prebuilt", "udp"];
+const OF_CLIENTS: [&str; 5] = ["socks", "hops", "prebuilt", "udp", "paths"];
 
 /// Whether a file has settings of the first list, and none of the second.
 fn is_of(source: &Source, own: &[&str], other: &[&str]) -> bool {
@@ -291,8 +307,9 @@ impl ClientConfig {
                 "{name} is the file of a relay, not of a client; start it with: chive relay run --config {name}"
             );
         }
-        let mut root = source
-            .root(&["network", "signer", "socks", "hops", "prebuilt", "udp", "control", "state", "wallet"])?;
+        let mut root = source.root(&[
+            "network", "signer", "socks", "hops", "prebuilt", "udp", "control", "state", "paths", "wallet",
+        ])?;
         let socks = root.parsed("socks", "\"127.0.0.1:9050\"")?;
         Ok(Self {
             network: Network::read(&root)?,
@@ -301,7 +318,7 @@ impl ClientConfig {
                 "\"127.0.0.1:9050\"",
                 socks.or_else(|| DEFAULT_SOCKS.parse().ok()),
             )?,
-            hops: root.number("hops", "3", 1..MAX_HOPS + 1)?.unwrap_or(DEFAULT_HOPS),
+            wishes: wishes(&mut root)?,
             prebuilt: root.number("prebuilt", "2", 1..MAX_PREBUILT + 1)?.unwrap_or(DEFAULT_PREBUILT),
             udp: root.parsed("udp", "\"0.0.0.0:0\"")?,
             control: root.path("control", CONTROL)?,
@@ -309,6 +326,30 @@ impl ClientConfig {
             wallet: Wallet::read(&mut root)?,
         })
     }
+}
+
+/// What a client's file wants of every path.
+fn wishes(root: &mut Section<'_>) -> anyhow::Result<Wishes> {
+    let hops = root.number("hops", "3", 1..MAX_HOPS + 1)?.unwrap_or(DEFAULT_HOPS);
+    let mut wishes = Wishes::hops(hops);
+    let keys = &["exit", "entry", "exclude", "distinct_countries", "max_price"];
+    let Some(section) = root.section("paths", keys)? else { return Ok(wishes) };
+    let countries = |key| {
+        section.list(key, "[\"nl\", \"de\"]", |list| {
+            list.iter().map(|text| wishes::country(text)).collect::<Result<_, _>>()
+        })
+    };
+    wishes.exit = countries("exit")?.unwrap_or_default();
+    wishes.entry = countries("entry")?.unwrap_or_default();
+    let excluded = section.list("exclude", "[\"ru\"]", |list| {
+        list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, String>>()
+    })?;
+    wishes::exclude(&mut wishes, excluded.unwrap_or_default());
+    wishes.distinct_countries = section.flag("distinct_countries")?;
+    wishes.max_price = section.get_checked("max_price", "\"0.5 ether/GiB\"", |value| {
+        wishes::price(value.as_str().unwrap_or_default())
+    })?;
+    Ok(wishes)
 }
 
 /// The network and the wallet that a file names, be it a relay's or a client's.
@@ -366,7 +407,9 @@ mod tests {
 
         let (folder, path) = written(CLIENT_EXAMPLE);
         let client = ClientConfig::read(&path).unwrap();
-        assert_eq!((client.hops, client.prebuilt), (DEFAULT_HOPS, DEFAULT_PREBUILT));
+        assert_eq!((client.wishes.hops, client.prebuilt), (DEFAULT_HOPS, DEFAULT_PREBUILT));
+        assert_eq!(client.wishes.max_price, wishes::price("0.5 ether/GiB").ok());
+        assert_eq!(Wishes { max_price: None, ..client.wishes }, Wishes::hops(DEFAULT_HOPS));
         assert_eq!(client.socks, DEFAULT_SOCKS.parse().unwrap());
         let wallet = client.wallet.unwrap();
         assert_eq!(wallet.file, folder.path().join("wallet.json"));
@@ -381,6 +424,21 @@ mod tests {
         let line = 1 + text.lines().position(|line| line.starts_with("rules")).unwrap();
         assert!(error.contains(&format!("line {line}: `rules` cannot be")), "{error}");
         assert!(error.contains("drop *:25"), "{error}");
+    }
+
+    #[test]
+    fn wishes_are_read_and_a_bad_one_names_its_line() {
+        let id = "ab".repeat(32);
+        let text = CLIENT_EXAMPLE
+            .replace("exit = []", "exit = [\"nl\", \"DE\"]")
+            .replace("exclude = []", &format!("exclude = [\"ru\", \"{id}\"]"));
+        let wishes = ClientConfig::read(&written(&text).1).unwrap().wishes;
+        assert_eq!((wishes.exit.len(), wishes.excluded.len(), wishes.excluded_relays.len()), (2, 1, 1));
+        let text = CLIENT_EXAMPLE.replace("entry = []", "entry = [\"nld\"]");
+        let error = ClientConfig::read(&written(&text).1).unwrap_err().to_string();
+        let line = 1 + text.lines().position(|line| line.starts_with("entry")).unwrap();
+        assert!(error.contains(&format!("line {line}: `entry` cannot be")), "{error}");
+        assert!(error.contains("a country of two letters"), "{error}");
     }
 
     #[test]

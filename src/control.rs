@@ -1,7 +1,7 @@
 //! The control API of a daemon: HTTP and JSON on a Unix socket that only its owner may use.
 //!
-//! `GET /status`, `GET /circuits`, `POST /circuits/build {"count": N, "concurrency": M}` (client), `PUT /price {"ask": A, "exit_ask": B}`
-//! (relay; B may be left out), `POST /stop`.
+//! `GET /status`, `GET /circuits`, `POST /stop`; of a client `POST /circuits/build {"count": N, "concurrency": M}`, `GET /relays`,
+//! `POST /ping {"all": BOOL}` or `{"relay": ID}`, `POST /new-identity`; of a relay `PUT /price {"ask": A, "exit_ask": B}` (B may be left out).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,6 +20,7 @@ use payments::amount::Rate;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
+use crate::config;
 use crate::failure::Kind;
 use crate::keystore;
 use crate::output::{Document, ErrorBody};
@@ -68,6 +69,37 @@ pub(crate) struct Build {
     pub(crate) count: usize,
     /// How many at a time.
     pub(crate) concurrency: usize,
+}
+
+/// What `POST /ping` is to do.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ping {
+    /// Through all circuits, and not only the one heard last.
+    pub(crate) all: bool,
+    /// Over circuits that are built with this relay.
+    pub(crate) relay: Option<String>,
+}
+
+/// The answer to `GET /relays`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Relays {
+    /// All that the client knows.
+    pub(crate) relays: Vec<client::status::Relay>,
+}
+
+/// The answer to `POST /ping` through circuits.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Echoes {
+    /// One for each circuit.
+    pub(crate) echoes: Vec<client::status::Echo>,
+}
+
+/// The answer to `POST /new-identity`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Renewed {
+    /// Always true.
+    pub(crate) renewed: bool,
 }
 
 /// What `PUT /price` is to do: wei for a cell.
@@ -202,6 +234,9 @@ fn routes(daemon: Daemon) -> Router {
         .route("/status", get(status))
         .route("/circuits", get(circuits))
         .route("/circuits/build", post(build))
+        .route("/relays", get(relays))
+        .route("/ping", post(ping))
+        .route("/new-identity", post(new_identity))
         .route("/price", put(price))
         .route("/stop", post(stop))
         .fallback(async || error(StatusCode::NOT_FOUND, Kind::Usage, "there is no such path"))
@@ -236,6 +271,39 @@ async fn build(State(daemon): State<Daemon>, wanted: Result<Json<Build>, JsonRej
         Daemon::Relay(_) => {
             error(StatusCode::BAD_REQUEST, Kind::Usage, "a relay builds no circuits; ask a client")
         }
+    }
+}
+
+fn only_clients() -> Response {
+    error(
+        StatusCode::BAD_REQUEST,
+        Kind::Usage,
+        "a relay has no paths of its own; ask a client, by --control or --config",
+    )
+}
+
+async fn relays(State(daemon): State<Daemon>) -> Response {
+    let Daemon::Client(handle) = daemon else { return only_clients() };
+    answer(handle.relays().await.map(|relays| Relays { relays }))
+}
+
+async fn new_identity(State(daemon): State<Daemon>) -> Response {
+    let Daemon::Client(handle) = daemon else { return only_clients() };
+    answer(handle.new_identity().await.map(|()| Renewed { renewed: true }))
+}
+
+async fn ping(State(daemon): State<Daemon>, wanted: Result<Json<Ping>, JsonRejection>) -> Response {
+    let wanted = match wanted {
+        Ok(Json(wanted)) => wanted,
+        Err(rejection) => return error(StatusCode::BAD_REQUEST, Kind::Usage, &rejection.body_text()),
+    };
+    let Daemon::Client(handle) = daemon else { return only_clients() };
+    let Some(relay) = wanted.relay else {
+        return answer(handle.ping(wanted.all).await.map(|echoes| Echoes { echoes }));
+    };
+    match config::relay_id(&relay) {
+        Some(relay) => answer(handle.probe(relay).await),
+        None => error(StatusCode::BAD_REQUEST, Kind::Usage, "a relay is named by 64 hexadecimal digits"),
     }
 }
 

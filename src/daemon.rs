@@ -116,19 +116,23 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
     let config = ClientConfig::read(&wanted.config)?;
     descriptors::raise(Need::Client);
     let view = network::read(&config.network)?;
-    let hops = wanted.hops.unwrap_or(config.hops);
-    network::require_path(&view, hops)?;
+    let wishes = wanted.wished.over(config.wishes);
+    let hops = wishes.hops;
+    network::require_path(&view, &wishes)?;
+    keystore::private_folder(&config.state)?;
     let socket = control_socket(config.control, "client")?;
     on_this_thread(async {
         let money = money::of_client(&view, config.wallet.as_ref(), &config.state).await?;
         let client = client::driver::Client::bind(client::driver::Settings {
             network: view.network(),
             socks: wanted.socks.unwrap_or(config.socks),
-            hops,
+            wishes,
+            country_of: |_| None,
             prebuilt: config.prebuilt,
             udp: config.udp.unwrap_or_else(|| any_address(&view)),
             view,
             money,
+            state: Some(config.state),
         })?;
         let mut control = Control::bind(&socket)?;
         let stop = stop_signal()?;

@@ -25,9 +25,11 @@ mod money;
 mod network;
 mod output;
 mod outside;
+mod relays;
 mod report;
 mod sample;
 mod wallet;
+mod wishes;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -55,6 +57,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Network(cli::Network::Sample(wanted)) => sample::run(wanted, output),
         Command::Status(at) => daemon::on_this_thread(report::status(at, output)),
         Command::Circuits(command) => daemon::on_this_thread(report::circuits(command, output)),
+        Command::Relays(wanted) => daemon::on_this_thread(relays::list(wanted, output)),
+        Command::Ping(wanted) => daemon::on_this_thread(relays::ping(wanted, output)),
+        Command::NewIdentity(at) => daemon::on_this_thread(relays::new_identity(at, output)),
         Command::Stop(at) => daemon::on_this_thread(report::stop(at, output)),
         Command::Wallet(command) => daemon::on_this_thread(wallet::run(command, output)),
         Command::Earnings(at) => daemon::on_this_thread(report::earnings(at, output)),

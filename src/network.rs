@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::Context as _;
 use circuit::node::Now;
 use client::path::Paths;
+use client::wishes::Wishes;
 use directory::network_file::NetworkFile;
 use directory::view::View;
 
@@ -20,13 +21,13 @@ pub(crate) fn read(network: &Network) -> anyhow::Result<View> {
     Ok(NetworkFile::parse(&text, &path, Some(network.signer), outside::unix())?.into_view())
 }
 
-/// Refuses a network in which no path of so many relays exists.
-pub(crate) fn require_path(view: &View, hops: usize) -> anyhow::Result<()> {
+/// Refuses a network in which no path as it is wished exists.
+pub(crate) fn require_path(view: &View, wishes: &Wishes) -> anyhow::Result<()> {
     let now = Now { instant: tokio::time::Instant::now().into_std(), unix_ms: outside::unix() * 1000 };
-    let mut paths = Paths::new(outside::random()?);
+    let mut paths = Paths::new(outside::random()?, view.clone(), wishes.clone());
     paths
-        .entry(view, now, hops)
-        .and_then(|entry| paths.choose(view, now, entry, hops, None))
+        .entry(now)
+        .and_then(|entry| paths.choose(now, entry, None))
         .map_err(|problem| Failure::new(Kind::NoRoute, problem.to_string()))?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::output::Format;
 use crate::wallet::ether_text;
 
 /// How long a daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to build many circuits.
 const BUILD_PATIENCE: Duration = Duration::from_mins(5);
 
@@ -157,7 +157,7 @@ pub(crate) fn time_text(seconds: u64) -> String {
     }
 }
 
-fn ms_text(ms: Option<f64>) -> String {
+pub(crate) fn ms_text(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
 }
 
@@ -237,7 +237,7 @@ fn relay_text(s: &router::status::Status) -> String {
     lines(&pairs)
 }
 
-fn build_text(report: &BuildReport) -> String {
+pub(crate) fn build_text(report: &BuildReport) -> String {
     let mut text = format!(
         "built {} of {} circuits in {:.2} s: {:.0} per second",
         report.built, report.asked, report.seconds, report.per_second
@@ -257,7 +257,7 @@ fn build_text(report: &BuildReport) -> String {
 }
 
 /// A table with a title line, columns below each other.
-fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = titles.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -13,7 +13,7 @@ mod it {
     mod logs;
     mod neighbour;
     mod outage;
-    mod paid;
+    mod paths;
     mod processes;
     mod replay;
     mod repo;

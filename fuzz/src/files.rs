@@ -10,6 +10,7 @@ use crate::input::Input;
 #[path = "../../src"]
 mod binary {
     pub(crate) mod config;
+    mod wishes;
 }
 
 #[expect(unreachable_pub, reason = "its own room makes it public")]
@@ -41,7 +42,7 @@ pub fn config(data: &[u8]) {
         match (&relay, &client) {
             (Ok(relay), _) => assert_eq!(control.unwrap(), (relay.control.clone(), true)),
             (_, Ok(client)) => {
-                assert!((1..=5).contains(&client.hops) && (1..=32).contains(&client.prebuilt));
+                assert!((1..=5).contains(&client.wishes.hops) && (1..=32).contains(&client.prebuilt));
                 assert_eq!(control.unwrap(), (client.control.clone(), false));
             }
             _ => drop(control.unwrap_err()),

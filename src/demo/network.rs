@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use client::driver::Client;
+use client::wishes::Wishes;
 use directory::view::View;
 use router::driver::Relay;
 use router::policy::ExitPolicy;
@@ -130,10 +131,12 @@ impl Nodes {
             network: view.network(),
             view,
             socks,
-            hops,
+            wishes: Wishes::hops(hops),
+            country_of: |_| None,
             prebuilt: PREBUILT,
             udp,
             money,
+            state: None,
         };
         let bind = move || {
             let client = Client::bind(settings)?;

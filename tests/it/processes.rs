@@ -279,7 +279,8 @@ impl Network {
     pub(crate) fn client_command(&self, name: &str, hops: usize) -> Command {
         let config = self.file(&format!("{name}.up.toml"));
         let text = fs::read_to_string(self.file("client.toml")).unwrap();
-        fs::write(&config, text.replace("run/control.sock", &format!("run/{name}.sock"))).unwrap();
+        let text = text.replace("run/control.sock", &format!("run/{name}.sock"));
+        fs::write(&config, format!("state = \"state-{name}\"\n{text}")).unwrap();
         let arguments = ["up", "--config", config.to_str().unwrap(), "--socks", "127.0.0.1:0"];
         let hops = hops.to_string();
         let more = ["--hops", &hops, "--output", "json"];

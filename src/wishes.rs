@@ -1,0 +1,83 @@
+//! The user's wishes for paths, as they are written in a file and on the command line.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use circuit::keys::RelayId;
+use client::path::CELLS_PER_GIB;
+use client::wishes::{Country, Wishes};
+use directory::chain::{Wei, parse_amount};
+use directory::payment::Rate;
+
+use super::config::relay_id;
+
+/// What no path may have: a country, or a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excluded {
+    /// All relays of a country.
+    Country(Country),
+    /// One relay.
+    Relay(RelayId),
+}
+
+impl FromStr for Excluded {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(id) = relay_id(text) {
+            return Ok(Self::Relay(id));
+        }
+        Country::parse(text).map(Self::Country).ok_or_else(|| {
+            "a country of two letters, such as nl, or a relay's id of 64 hexadecimal digits is wanted"
+                .to_owned()
+        })
+    }
+}
+
+/// A country, as it is written.
+pub(crate) fn country(text: &str) -> Result<Country, String> {
+    Country::parse(text).ok_or_else(|| "a country of two letters, such as nl, is wanted".to_owned())
+}
+
+/// What a cell may cost where a GiB may cost so much.
+pub(crate) fn price(text: &str) -> Result<Rate, String> {
+    let wei = text.strip_suffix("/GiB").and_then(|amount| parse_amount(amount.trim_end()));
+    let wanted =
+        || "an amount per GiB is wanted, such as \"0.002 ether/GiB\" or \"5000 gwei/GiB\"".to_owned();
+    let Wei(wei) = wei.ok_or_else(wanted)?;
+    u64::try_from(wei / u128::from(CELLS_PER_GIB)).map(Rate).map_err(|_| wanted())
+}
+
+/// Adds what is excluded to wishes.
+pub(crate) fn exclude(wishes: &mut Wishes, all: impl IntoIterator<Item = Excluded>) {
+    (wishes.excluded, wishes.excluded_relays) = (BTreeSet::new(), BTreeSet::new());
+    for one in all {
+        match one {
+            Excluded::Country(country) => wishes.excluded.insert(country),
+            Excluded::Relay(relay) => wishes.excluded_relays.insert(relay),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_are_for_a_gib() {
+        assert_eq!(price("856254 wei/GiB"), Ok(Rate(1)));
+        assert_eq!(price("0.002 ether/GiB"), Ok(Rate(2_335_755_511)));
+        assert_eq!(price("1 wei/GiB"), Ok(Rate(0)));
+        for bad in ["1 ether", "ether/GiB", "-1 wei/GiB", "1 wei/MiB", ""] {
+            assert!(price(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_relay_or_a_country_can_be_excluded() {
+        let id = "ab".repeat(32);
+        assert_eq!(id.parse(), Ok(Excluded::Relay(RelayId([0xab; 32]))));
+        assert_eq!("de".parse(), Ok(Excluded::Country(Country(*b"DE"))));
+        assert!("deu".parse::<Excluded>().is_err());
+    }
+}
