@@ -18,6 +18,7 @@ mod exit;
 mod files;
 mod fixture;
 mod frames;
+mod guards;
 mod handshake;
 mod input;
 mod links;
@@ -40,6 +41,7 @@ pub use exchange::exchange;
 pub use exit::exit;
 pub use files::{config, seen_log};
 pub use frames::frames;
+pub use guards::guards;
 pub use handshake::{cookie, handshake_answer, handshake_first};
 pub use links::links;
 pub use payments::payments;
@@ -65,6 +67,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("exit", exit),
     ("flows", flows),
     ("frames", frames),
+    ("guards", guards),
     ("handshake_answer", handshake_answer),
     ("handshake_first", handshake_first),
     ("links", links),

@@ -46,6 +46,7 @@ pub fn seeds() -> Vec<Seed> {
         seeds.push(("handshake_answer", [&[2][..], &answer[..]].concat()));
         seeds.push(("cookie", [&[2; 19][..], &cookie[..]].concat()));
     }
+    seeds.push(("guards", crate::guards::sample()));
     seeds.extend(scripts());
     seeds.extend(paid_scripts());
     seeds
