@@ -59,6 +59,8 @@ pub enum Event {
     Guards,
     /// Connect to this target for the flow, then call `connected`.
     Connect(FlowId, Target),
+    /// Answer this question about the directory, then call `answer_directory`.
+    Directory(FlowId, Bytes),
     /// The exit answered the request of this flow.
     Answered(FlowId, ReplyCode),
     /// [`Node::flow_read`] has something new to return for this flow.

@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use circuit::keys::{NetworkId, RelayId};
 use circuit::node::Event;
+use directory::exchange::PeerKey;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
 use payments::Address;
@@ -21,7 +22,7 @@ use tokio::time::sleep;
 
 use crate::guard_file::{DamagedGuards, GuardFile};
 use crate::money::{self, Money, Opened, Treasurer};
-use crate::node::{ClientNode, Config};
+use crate::node::{Answer, ClientNode, Config};
 use crate::proxy::{Answers, Proxy};
 use crate::status;
 use crate::wishes::Wishes;
@@ -30,6 +31,8 @@ mod report;
 
 /// How often a task looks whether what it waits for is there.
 const LOOK: Duration = Duration::from_millis(5);
+/// Answers of one exit that are taken in a row: more than the largest set needs.
+const MAX_QUESTIONS: usize = 64;
 
 /// Everything that a client is started with.
 #[derive(Debug)]
@@ -96,6 +99,7 @@ enum Command {
     Build { count: usize, concurrency: usize, to: oneshot::Sender<status::BuildReport> },
     Relays(oneshot::Sender<Vec<status::Relay>>),
     Ping { all: bool, to: oneshot::Sender<Vec<status::Echo>> },
+    Directory { question: Vec<u8>, to: oneshot::Sender<Option<Answer>> },
     Probe { relay: RelayId, to: oneshot::Sender<status::BuildReport> },
     NewIdentity(oneshot::Sender<()>),
     View { view: Box<View>, to: oneshot::Sender<()> },
@@ -151,6 +155,25 @@ impl Handle {
     /// Has the exits of circuits answer: of all, or of the one heard last; `None` once the client has stopped.
     pub async fn ping(&self, all: bool) -> Option<Vec<status::Echo>> {
         self.ask(|to| Command::Ping { all, to }).await
+    }
+
+    /// Asks the exit of a circuit about the directory; `None` if it does not answer.
+    pub async fn ask_directory(&self, question: Vec<u8>) -> Option<Answer> {
+        self.ask(|to| Command::Directory { question, to }).await.flatten()
+    }
+
+    /// Takes what the exit of a circuit knows and the directory lacks; whether anything was answered.
+    pub async fn synchronise(&self, directory: &directory::swarm::Handle) -> bool {
+        let (mut question, mut answered) = (directory.request().await, false);
+        for _ in 0..MAX_QUESTIONS {
+            let Some(asked) = question else { break };
+            let Some((exit, answer)) = self.ask_directory(asked).await else { break };
+            answered = true;
+            // Where the exit is makes no difference: it was not it who asked.
+            let key = PeerKey::new(exit.0, Ipv4Addr::UNSPECIFIED.into());
+            question = directory.take(key, answer).await;
+        }
+        answered
     }
 
     /// Builds a few circuits over a relay, and closes them again; `None` once the client has stopped.
@@ -321,6 +344,12 @@ fn answer(
                 Command::Probe { relay, to } => {
                     let number = shared.with_node(|node, now| node.probe(now, relay));
                     wait(&shared, to, move |shared| built(shared, number));
+                }
+                Command::Directory { question, to } => {
+                    let number = shared.with_node(|node, now| node.ask_directory(now, &question));
+                    wait(&shared, to, move |shared| {
+                        shared.with_node(|node, now| node.take_answer(now, number))
+                    });
                 }
                 Command::Ping { all, to } => {
                     let run = shared.with_node(|node, now| node.ping(now, all));

@@ -33,13 +33,16 @@ mod delivery;
 mod entry;
 mod pay;
 mod ping;
+mod question;
 mod renew;
 
 pub use ping::Echo;
+pub use question::Answer;
 
 use delivery::Strikes;
 use entry::Entry;
 use ping::Pings;
+use question::Questions;
 
 /// The most circuits of a client.
 const MAX_CIRCUITS: usize = 16_384;
@@ -146,6 +149,7 @@ pub struct ClientNode {
     waiting: VecDeque<FlowId>,
     tests: BTreeMap<u64, TestRun>,
     pings: Pings,
+    questions: Questions,
     ports: RecentPorts,
     outbox: VecDeque<(LinkId, CircuitWord, Box<Cell>)>,
     events: VecDeque<Event>,
@@ -194,6 +198,7 @@ impl ClientNode {
             waiting: VecDeque::new(),
             tests: BTreeMap::new(),
             pings: Pings::default(),
+            questions: Questions::default(),
             ports: RecentPorts::default(),
             outbox: VecDeque::new(),
             events: VecDeque::new(),

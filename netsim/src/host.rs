@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use circuit::error::Drops;
 use circuit::keys::NetworkId;
 use circuit::node::{FlowId, Node, Now};
@@ -142,6 +143,8 @@ pub struct Host {
     pub(crate) armed: Option<Duration>,
     /// The replay tags on its disk.
     pub(crate) log: Vec<LogEntry>,
+    /// Questions about the directory that a test has not looked at.
+    pub(crate) questions: Vec<(FlowId, Bytes)>,
     /// The records of its money.
     pub(crate) disk: Disk,
     /// The guards of its client, as they were stored.
@@ -171,6 +174,7 @@ impl Host {
             frozen: None,
             armed: None,
             log: Vec::new(),
+            questions: Vec::new(),
             drops: Drops::default(),
             apps: BTreeMap::new(),
             connections: BTreeMap::new(),

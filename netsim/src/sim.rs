@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use circuit::error::DropReason;
 use circuit::keys::Random;
 use circuit::node::{Event, FlowId, FlowRead, FlowWrite, Node, Now, Verdict};
@@ -223,6 +223,26 @@ impl Sim {
             Some(Running::Client(node)) => node,
             other => panic!("no client runs on {id:?}: {other:?}"),
         }
+    }
+
+    /// Calls the relay on a host.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn with_relay<R>(&mut self, id: HostId, call: impl FnOnce(&mut RelayNode, Now) -> R) -> R {
+        let now = self.now();
+        let result = match &mut self.host_mut(id).running {
+            Some(Running::Relay(node)) => call(node, now),
+            other => panic!("no relay runs on {id:?}: {other:?}"),
+        };
+        self.drive(id);
+        result
+    }
+
+    /// Questions about the directory that came to a host since this was asked last.
+    pub fn take_questions(&mut self, id: HostId) -> Vec<(FlowId, Bytes)> {
+        std::mem::take(&mut self.host_mut(id).questions)
     }
 
     /// Calls the client on a host, as its control interface would.
@@ -485,6 +505,7 @@ impl Sim {
                     self.host_mut(id).guards = guards;
                 }
                 Event::Persist(entry) => self.host_mut(id).log.push(entry),
+                Event::Directory(flow, question) => self.host_mut(id).questions.push((flow, question)),
                 Event::Connect(flow, target) => self.connect(id, flow, &target),
                 Event::Answered(flow, code) => {
                     let at = self.elapsed();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
@@ -12,6 +12,8 @@ use circuit::keys::NetworkId;
 use circuit::node::{Event, FlowId, Node as _, Now};
 use circuit::relay::Asks;
 use circuit::seen::SeenSetups;
+use directory::exchange::PeerKey;
+use directory::swarm::Handle as Directory;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
 use payments::treasury::Health;
@@ -90,6 +92,7 @@ pub struct Relay {
     socket: UdpSocket,
     log: Option<SeenLog>,
     money: Option<Opened>,
+    directory: Option<Directory>,
     exit: Option<String>,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
@@ -171,7 +174,23 @@ impl Relay {
         let (commands, received) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(false);
         let handle = Handle { commands, stop };
-        Ok(Self { shared: Shared::new(node), socket, log, money, exit, handle, commands: received, stopped })
+        Ok(Self {
+            shared: Shared::new(node),
+            socket,
+            log,
+            money,
+            directory: None,
+            exit,
+            handle,
+            commands: received,
+            stopped,
+        })
+    }
+
+    /// Has it answer questions about this directory, if it is an exit.
+    pub fn serve_directory(&mut self, directory: Directory) {
+        self.shared.with_node(|node, _| node.serve_directory());
+        self.directory = Some(directory);
     }
 
     /// Where the relay receives links, with the port that was chosen where the setting said 0.
@@ -186,7 +205,7 @@ impl Relay {
 
     /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
     pub async fn run(self) -> Result<(), RunError> {
-        let Self { shared, socket, log, money, exit, handle: _, commands, mut stopped } = self;
+        let Self { shared, socket, log, money, directory, exit, handle: _, commands, mut stopped } = self;
         let (treasurer, health) = money.map(|opened| Treasurer::start(&shared, opened)).unzip();
         let outside = RelayOutside {
             connector: Connector::new(Rc::clone(&shared)),
@@ -195,6 +214,7 @@ impl Relay {
             shared: Rc::clone(&shared),
             log,
             treasurer,
+            directory,
         };
         // Starts the node's own clockwork.
         shared.with_node(RelayNode::handle_timeout);
@@ -250,6 +270,7 @@ struct RelayOutside {
     prune_at: usize,
     log: Option<SeenLog>,
     treasurer: Option<Treasurer>,
+    directory: Option<Directory>,
 }
 
 impl Outside for RelayOutside {
@@ -277,6 +298,20 @@ impl Outside for RelayOutside {
                 }
                 let task = tokio::task::spawn_local(self.connector.clone().serve(flow, target));
                 self.connecting.insert(flow, task.abort_handle());
+            }
+            Event::Directory(flow, question) => {
+                let (shared, directory) = (Rc::clone(&self.shared), self.directory.clone());
+                tokio::task::spawn_local(async move {
+                    // Whoever asks through a circuit has no address, and no name but its flow's.
+                    let number = flow.0.to_be_bytes();
+                    let name = std::array::from_fn(|at| number.get(at).copied().unwrap_or_default());
+                    let from = PeerKey::new(name, Ipv4Addr::UNSPECIFIED.into());
+                    let answer = match directory {
+                        Some(directory) => directory.answer(from, question.into()).await,
+                        None => None,
+                    };
+                    shared.with_node(|node, _| node.answer_directory(flow, answer));
+                });
             }
             // A flow that is gone before it has a pump needs no connection any more.
             Event::Closed(flow) => {

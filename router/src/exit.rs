@@ -13,11 +13,14 @@ use circuit::node::{Event, FlowId, FlowRead, FlowWrite};
 use circuit::request::{Host, Kind, MAX_REQUEST, ReplyCode, Request};
 use circuit::stream::{End, StreamConfig};
 use circuit::table::CircuitKey;
+use directory::exchange::MAX_REQUEST as MAX_QUESTION;
 
 use crate::policy::ExitPolicy;
 
 /// The most flows of an exit.
 const MAX_FLOWS: usize = 16_384;
+/// The most questions about the directory that are read or answered at once; for one more the oldest is given up.
+const MAX_QUESTIONS: usize = 16;
 /// What an exit believes of the round trip before it has measured it.
 const FIRST_RTT: Duration = Duration::from_millis(200);
 
@@ -26,6 +29,10 @@ const FIRST_RTT: Duration = Duration::from_millis(200);
 enum Stage {
     /// The request has not come whole.
     Reading(Vec<u8>),
+    /// The question about the directory has not come whole.
+    Asking(Vec<u8>),
+    /// The driver looks for the answer.
+    Asked,
     /// The driver connects.
     Connecting(Bytes),
     /// Bytes pass; the ones that came with the request first.
@@ -49,6 +56,10 @@ pub struct Exit {
     policy: ExitPolicy,
     flows: Flows,
     stages: HashMap<FlowId, Stage>,
+    /// Whether questions about the directory are answered.
+    directory: bool,
+    /// Flows with such questions, until they are over; the oldest first.
+    questions: VecDeque<FlowId>,
     events: VecDeque<Event>,
     /// Circuits whose streams are over.
     lost: VecDeque<CircuitKey>,
@@ -62,10 +73,17 @@ impl Exit {
             policy,
             flows: Flows::new(End::Exit, streams, rng),
             stages: HashMap::new(),
+            directory: false,
+            questions: VecDeque::new(),
             events: VecDeque::new(),
             lost: VecDeque::new(),
             counts: ExitCounts::default(),
         }
+    }
+
+    /// Has questions about the directory answered from now on.
+    pub const fn serve_directory(&mut self) {
+        self.directory = true;
     }
 
     /// Whether the exit may connect to a resolved address (circuit.exit.1).
@@ -141,9 +159,10 @@ impl Exit {
                 }
                 FlowEvent::Readable(flow) => match self.stages.get(&flow) {
                     Some(Stage::Reading(_)) => self.read_request(flow),
+                    Some(Stage::Asking(_)) => self.read_question(flow),
                     Some(Stage::Open(_)) => self.events.push_back(Event::Readable(flow)),
                     // A reset while connecting is found once connected.
-                    Some(Stage::Connecting(_)) | None => {}
+                    Some(Stage::Asked | Stage::Connecting(_)) | None => {}
                 },
                 FlowEvent::Writable(flow) => self.events.push_back(Event::Writable(flow)),
                 FlowEvent::Closed(flow) => {
@@ -190,6 +209,9 @@ impl Exit {
         if request.kind == Kind::Ping {
             return self.answer_and_end(flow, ReplyCode::Succeeded);
         }
+        if request.kind == Kind::Directory && self.directory {
+            return self.begin_question(flow, &rest);
+        }
         if request.kind != Kind::Connect {
             return self.answer_and_end(flow, ReplyCode::CommandNotSupported);
         }
@@ -203,6 +225,53 @@ impl Exit {
         }
         self.stages.insert(flow, Stage::Connecting(rest));
         self.events.push_back(Event::Connect(flow, request.target));
+    }
+
+    fn begin_question(&mut self, flow: FlowId, rest: &[u8]) {
+        self.questions.retain(|flow| self.flows.circuit(*flow).is_some());
+        if self.questions.len() >= MAX_QUESTIONS
+            && let Some(oldest) = self.questions.pop_front()
+        {
+            self.reset(oldest);
+        }
+        self.questions.push_back(flow);
+        self.stages.insert(flow, Stage::Asking(rest.to_vec()));
+        self.read_question(flow);
+    }
+
+    /// Reads to the end of the question, and has it answered.
+    // directory.stream.1
+    fn read_question(&mut self, flow: FlowId) {
+        loop {
+            let Some(Stage::Asking(question)) = self.stages.get_mut(&flow) else { return };
+            if question.len() > MAX_QUESTION {
+                return self.answer_and_end(flow, ReplyCode::GeneralFailure);
+            }
+            match self.flows.read(flow, MAX_QUESTION) {
+                FlowRead::Data(more) => question.extend_from_slice(&more),
+                FlowRead::Blocked => return,
+                FlowRead::Finished => {
+                    let question = core::mem::take(question);
+                    self.stages.insert(flow, Stage::Asked);
+                    self.events.push_back(Event::Directory(flow, question.into()));
+                    return;
+                }
+                FlowRead::Reset => return self.reset(flow),
+            }
+        }
+    }
+
+    /// The answer to a question about the directory, if it deserves one.
+    pub fn answer_directory(&mut self, flow: FlowId, answer: Option<Vec<u8>>) {
+        let Some(Stage::Asked) = self.stages.get(&flow) else { return };
+        let Some(mut answer) = answer else {
+            return self.answer_and_end(flow, ReplyCode::GeneralFailure);
+        };
+        answer.insert(0, ReplyCode::Succeeded.byte());
+        // A peer that takes no answer has left.
+        let _ = self.flows.send(flow, &answer);
+        self.flows.finish(flow);
+        self.stages.remove(&flow);
     }
 
     /// The driver has connected, or has not.
@@ -242,7 +311,9 @@ impl Exit {
                 self.forget_if_over(flow);
                 read
             }
-            Some(Stage::Reading(_) | Stage::Connecting(_)) => FlowRead::Blocked,
+            Some(Stage::Reading(_) | Stage::Asking(_) | Stage::Asked | Stage::Connecting(_)) => {
+                FlowRead::Blocked
+            }
             None => FlowRead::Reset,
         }
     }

@@ -180,6 +180,20 @@ impl RelayNode {
         self.exit.as_ref().is_some_and(|exit| exit.allows(ip, port))
     }
 
+    /// Has questions about the directory answered from now on, if this is an exit.
+    pub const fn serve_directory(&mut self) {
+        if let Some(exit) = &mut self.exit {
+            exit.serve_directory();
+        }
+    }
+
+    /// The answer to a question about the directory, if it deserves one.
+    pub fn answer_directory(&mut self, flow: FlowId, answer: Option<Vec<u8>>) {
+        if let Some(exit) = &mut self.exit {
+            exit.answer_directory(flow, answer);
+        }
+    }
+
     /// The driver has connected a flow to its destination, or has not.
     pub fn connected(&mut self, flow: FlowId, outcome: ReplyCode) {
         if let Some(exit) = &mut self.exit {

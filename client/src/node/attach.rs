@@ -215,6 +215,9 @@ impl ClientNode {
             FlowEvent::Readable(flow) | FlowEvent::Closed(flow) if self.pings.has(flow) => {
                 self.echoed(now, flow);
             }
+            FlowEvent::Readable(flow) | FlowEvent::Closed(flow) if self.questions.has(flow) => {
+                self.answered(flow);
+            }
             FlowEvent::Readable(flow) => self.readable(now, flow),
             FlowEvent::Writable(flow) => self.events.push_back(Event::Writable(flow)),
             FlowEvent::Closed(flow) => self.closed(flow),

@@ -125,3 +125,44 @@ fn the_exit_ends_its_connections_with_the_circuit() {
         }
     });
 }
+
+// directory.stream.1
+#[test]
+fn the_exit_of_a_circuit_answers_questions_about_the_directory() {
+    seeds::each(3, |seed| {
+        let mut world = Plan { relays: 9, exits: 3, prebuilt: 2, ..Plan::new(seed, 3) }.build();
+        world.sim.run_for(Duration::from_secs(5));
+        let client = world.client();
+        let exits: Vec<_> =
+            world.view.iter().filter(|relay| relay.exit.is_some()).map(|relay| relay.id).collect();
+        let (question, answer) = (vec![7; 60_000], vec![8; 300_000]);
+        let refused = world.sim.with_client(client, |node, now| node.ask_directory(now, &question));
+        world.sim.run_for(Duration::from_secs(5));
+        let outcome = world.sim.with_client(client, |node, now| node.take_answer(now, refused));
+        assert_eq!(outcome, Some(None), "no exit has a directory");
+        for exit in &exits {
+            let host = world.host_of(exit);
+            world.sim.with_relay(host, |node, _| node.serve_directory());
+        }
+        let number = world.sim.with_client(client, |node, now| node.ask_directory(now, &question));
+        world.sim.run_for(Duration::from_secs(10));
+        let mut asked = Vec::new();
+        for exit in &exits {
+            let host = world.host_of(exit);
+            for (flow, bytes) in world.sim.take_questions(host) {
+                assert_eq!(bytes, question);
+                asked.push(*exit);
+                world.sim.with_relay(host, |node, _| node.answer_directory(flow, Some(answer.clone())));
+            }
+        }
+        world.sim.run_for(Duration::from_secs(20));
+        let outcome = world.sim.with_client(client, |node, now| node.take_answer(now, number));
+        assert_eq!((outcome, asked.len()), (Some(Some((asked[0], answer))), 1));
+        // One that is never answered is given up.
+        let number = world.sim.with_client(client, |node, now| node.ask_directory(now, &question));
+        world.sim.run_for(Duration::from_secs(29));
+        assert_eq!(world.sim.with_client(client, |node, now| node.take_answer(now, number)), None);
+        world.sim.run_for(Duration::from_secs(2));
+        assert_eq!(world.sim.with_client(client, |node, now| node.take_answer(now, number)), Some(None));
+    });
+}

@@ -135,6 +135,85 @@ fn a_ping_is_answered_by_the_exit_itself() {
     assert_eq!((p.exit.open(), p.events(), p.exit.counts()), (0, vec![], ExitCounts::default()));
 }
 
+/// Asks, in pieces as they are taken, and ends.
+fn question(p: &mut Pair, length: usize) -> FlowId {
+    let flow = p.open(&[5, 1, 0, 0, 0, 0, 0, 0]);
+    let mut left = length;
+    while left > 0 {
+        match p.client.write(flow, &vec![7; left]) {
+            FlowWrite::Accepted(taken) => left -= taken,
+            FlowWrite::Reset => break,
+        }
+        p.settle();
+    }
+    p.client.finish(flow);
+    p.settle();
+    flow
+}
+
+/// All that comes, to the end.
+fn all(p: &mut Pair, flow: FlowId) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        match p.client.read(flow, 1 << 20) {
+            FlowRead::Data(more) => bytes.extend_from_slice(&more),
+            FlowRead::Blocked => p.settle(),
+            FlowRead::Finished | FlowRead::Reset => return bytes,
+        }
+    }
+}
+
+// directory.stream.1
+#[test]
+fn a_question_about_the_directory_is_read_to_its_end_and_answered_whole() {
+    let mut p = pair();
+    let flow = question(&mut p, 10);
+    assert_eq!(all(&mut p, flow), [ReplyCode::CommandNotSupported.byte()], "it has no directory");
+    p.exit.serve_directory();
+    for length in [0, 10, MAX_QUESTION] {
+        let flow = question(&mut p, length);
+        let [Event::Directory(asked, bytes)] = &p.events()[..] else { panic!("{length}") };
+        assert_eq!(bytes, &vec![7; length]);
+        assert_eq!((p.exit.read(*asked, 9), p.exit.open()), (FlowRead::Blocked, 1));
+        p.exit.answer_directory(*asked, Some(vec![8; 1 << 20]));
+        let answer = all(&mut p, flow);
+        assert_eq!((answer.len(), answer[0], answer[1]), ((1 << 20) + 1, 0, 8), "{length}");
+        assert_eq!(p.exit.open(), 0);
+        p.events();
+    }
+    // What is too long is not read, and a refusal tells nothing.
+    let flow = question(&mut p, MAX_QUESTION + 1);
+    assert_eq!(all(&mut p, flow), [ReplyCode::GeneralFailure.byte()]);
+    assert!(p.events().iter().all(|event| !matches!(event, Event::Directory(..))));
+    let flow = question(&mut p, 3);
+    let [Event::Directory(asked, _)] = p.events()[..] else { panic!("a question") };
+    p.exit.answer_directory(asked, None);
+    assert_eq!(all(&mut p, flow), [ReplyCode::GeneralFailure.byte()]);
+    assert_eq!(p.exit.open(), 0);
+}
+
+// directory.stream.1
+#[test]
+fn questions_that_never_end_give_way_to_others() {
+    let mut p = pair();
+    p.exit.serve_directory();
+    let slow: Vec<_> = (0..MAX_QUESTIONS).map(|_| p.open(&[5, 1, 0, 0, 0, 0, 0, 0, 7])).collect();
+    assert_eq!(p.exit.open(), MAX_QUESTIONS);
+    let flow = question(&mut p, 3);
+    assert_eq!(p.exit.open(), MAX_QUESTIONS, "the oldest is gone");
+    assert_eq!(p.client.read(slow[0], 9), FlowRead::Reset);
+    assert_eq!(p.client.read(slow[1], 9), FlowRead::Blocked);
+    let asked = p.events().into_iter().find_map(|event| match event {
+        Event::Directory(asked, _) => Some(asked),
+        _ => None,
+    });
+    p.exit.answer_directory(asked.unwrap(), Some(vec![1, 2, 3]));
+    p.settle();
+    assert_eq!(all(&mut p, flow), [0, 1, 2, 3]);
+    p.exit.remove(p.key);
+    assert_eq!(p.exit.open(), 0);
+}
+
 // circuit.stream.2
 #[test]
 fn a_violation_is_an_error_and_the_circuit_is_then_removed() {
