@@ -46,11 +46,13 @@ pub enum DropReason {
     Limit,
     /// A valid packet at the wrong time.
     Misbehaved,
+    /// The operator's limit of bytes per second is reached.
+    Congestion,
 }
 
 impl DropReason {
     /// All reasons, in the order of [`DropReason::index`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::UnknownLink,
         Self::WrongAddress,
@@ -65,6 +67,7 @@ impl DropReason {
         Self::BadSetup,
         Self::Limit,
         Self::Misbehaved,
+        Self::Congestion,
     ];
 
     /// The place of this reason in an array of counters.
@@ -84,6 +87,7 @@ impl DropReason {
             Self::BadSetup => 11,
             Self::Limit => 12,
             Self::Misbehaved => 13,
+            Self::Congestion => 14,
         }
     }
 
@@ -104,6 +108,7 @@ impl DropReason {
             Self::BadSetup => "bad_setup",
             Self::Limit => "limit",
             Self::Misbehaved => "misbehaved",
+            Self::Congestion => "congestion",
         }
     }
 }
@@ -160,6 +165,6 @@ mod tests {
             drops.count(reason);
             assert_eq!(drops.get(reason), 1);
         }
-        assert_eq!(drops.total(), 14);
+        assert_eq!(drops.total(), 15);
     }
 }

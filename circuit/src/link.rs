@@ -179,6 +179,10 @@ pub struct LinkInfo {
     pub peer: Option<RelayId>,
     /// Whether it can seal.
     pub up: bool,
+    /// Whether the other end began it.
+    pub inbound: bool,
+    /// The peer's clock less ours in milliseconds, if we began it.
+    pub clock_ms: Option<i64>,
     /// The smoothed round-trip time.
     pub rtt: Option<Duration>,
     /// The circuits that hold it.
@@ -521,6 +525,8 @@ impl Links {
             link: LinkId { slot, generation: self.generation(slot) },
             peer: link.role.relay(),
             up: link.up,
+            inbound: !link.role.dials(),
+            clock_ms: link.clock_ms,
             rtt: link.rtt,
             circuits: link.circuits,
             packets_in: link.counts.packets_in,
@@ -549,6 +555,15 @@ impl Links {
         if let Some(link) = get(&mut self.slots, link) {
             link.circuits = link.circuits.saturating_sub(1);
             link.arm_now(now, &mut self.shared);
+        }
+    }
+
+    /// Ends all links, and tells the peers.
+    pub fn close_all(&mut self, now: Now) {
+        for slot in (0..).take(self.slots.len()) {
+            if self.at(slot).is_some() {
+                self.close(now, slot);
+            }
         }
     }
 

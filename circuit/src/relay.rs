@@ -224,6 +224,8 @@ pub struct Relay {
     ledger: Ledger,
     /// Circuits that were granted more than their account's credit covers.
     starved: BTreeSet<(AccountId, CircuitKey)>,
+    /// No new circuits are taken.
+    draining: bool,
 }
 
 impl Relay {
@@ -249,7 +251,23 @@ impl Relay {
             counts: CellCounts::default(),
             ledger: Ledger::default(),
             starved: BTreeSet::new(),
+            draining: false,
         }
+    }
+
+    /// Replaces the onion keys, by epoch; those of epochs that are over are erased as before.
+    pub fn set_onion_keys(&mut self, onion: BTreeMap<u32, DhSecret>) {
+        self.onion = onion;
+    }
+
+    /// Whether setups are answered BUSY from now on; circuits that stand go on.
+    pub const fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// Whether setups are answered BUSY.
+    pub const fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// The next thing to be done; drain it after every call.
@@ -430,6 +448,14 @@ impl Relay {
         };
         self.end(now, key, Some(side));
         Ok(())
+    }
+
+    /// Ends all circuits ourselves.
+    pub fn close_all(&mut self, now: Now) {
+        let all: Vec<_> = self.circuits.iter().map(|(key, _)| key).collect();
+        for key in all {
+            self.close(now, key);
+        }
     }
 
     /// Ends a circuit ourselves.

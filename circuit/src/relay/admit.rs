@@ -138,6 +138,10 @@ impl Relay {
     }
 
     fn check(&self, now: Now, from: From, block: &Block) -> Result<Fare, Status> {
+        // operate.drain.1
+        if self.draining {
+            return Err(Status::Busy);
+        }
         let expiry = u64::from(block.expiry);
         if expiry <= now.unix() || expiry > now.unix() + MAX_LIFE {
             return Err(Status::Expired);

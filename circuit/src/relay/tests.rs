@@ -412,6 +412,47 @@ fn an_epochs_key_serves_five_minutes_longer_and_is_erased() {
 }
 
 #[test]
+fn a_relay_that_drains_is_busy_for_setups_and_goes_on_with_its_circuits() {
+    // operate.drain.1
+    let mut c = chain(2);
+    let key = c.build();
+    c.answered.clear();
+    c.relays[1].set_draining(true);
+    c.build();
+    assert_eq!(c.answered, [Answered::Refused(1, Status::Busy)]);
+    c.cell_forward(key, 1);
+    c.answered.clear();
+    c.relays[1].set_draining(false);
+    c.build();
+    assert_eq!(c.answered, [Answered::Ready]);
+    let now = c.now;
+    c.relays[1].close_all(now);
+    c.settle();
+    assert_eq!(c.relays[1].circuits(), (0, 0));
+}
+
+#[test]
+fn new_onion_keys_serve_at_once_and_old_ones_no_more() {
+    let mut c = chain(1);
+    let now = epoch(c.now);
+    let new = DhSecret::random(&mut rng(900));
+    c.relays[0].set_onion_keys(BTreeMap::from([(now, new.clone()), (now + 1, onion(0))]));
+    assert!(c.relays[0].epochs().eq([now, now + 1]));
+    let path = c.path();
+    let (link, purpose) = (link(0), c.purpose());
+    c.origin.build(link, false, &path, purpose, None).unwrap();
+    let setup = std::iter::from_fn(|| c.origin.poll_action()).find_map(|action| match action {
+        OriginAction::Send(to, word, cell) => Some((to, word, cell)),
+        _ => None,
+    });
+    let (to, word, cell) = setup.unwrap();
+    assert_eq!(c.deliver_forward(to, word, &cell), Err(DropReason::BadSetup));
+    c.onions[0] = new;
+    c.build();
+    assert_eq!(c.answered, [Answered::Ready]);
+}
+
+#[test]
 fn the_end_of_a_circuit_travels_both_ways_within_two_seconds() {
     // circuit.destroy.1
     let mut c = chain(4);
