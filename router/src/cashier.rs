@@ -4,7 +4,7 @@
 //! The till takes draws of the neighbours that circuits come from, the wallet pays those that they go to. Addresses,
 //! accounts and links of the same neighbour meet here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use circuit::error::DropReason;
@@ -153,6 +153,22 @@ impl Cashier {
         neighbour.link = Some(link);
         self.look_up(owner);
         self.trust(ledger, owner);
+    }
+
+    /// These are the owners of all relays there are now: the others are neighbours like clients from here on.
+    // operate.view.2
+    pub fn set_owners(&mut self, ledger: &mut Ledger, owners: &BTreeSet<Address>) {
+        for (address, neighbour) in &mut self.neighbours {
+            if neighbour.relay && !owners.contains(address) {
+                neighbour.relay = false;
+                ledger.set_line(neighbour.account, 0, 0);
+            }
+        }
+    }
+
+    /// Who a link belongs to, if it is known.
+    pub fn owner_of(&self, link: LinkId) -> Option<Address> {
+        self.links.get(&link).copied()
     }
 
     /// A link is gone; its neighbour's account is kept.

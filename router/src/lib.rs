@@ -17,3 +17,4 @@ pub mod policy;
 #[cfg(feature = "io")]
 mod seen_log;
 pub mod status;
+pub mod throttle;

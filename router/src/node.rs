@@ -24,6 +24,9 @@ use rand_core::{Rng as _, SeedableRng as _};
 use crate::cashier::{Cashier, CashierConfig, Request};
 use crate::exit::Exit;
 use crate::policy::ExitPolicy;
+use crate::throttle::Throttle;
+
+mod change;
 
 /// The most packets that wait for their turn; only control traffic waits.
 const MAX_OUTBOX: usize = 16_384;
@@ -77,7 +80,8 @@ pub struct RelayNode {
     cashier: Option<Cashier>,
     /// The money may have work for the outside.
     worked: bool,
-    payment_packets: u64,
+    /// What limits the cells of a second.
+    throttle: Throttle,
 }
 
 impl RelayNode {
@@ -117,7 +121,7 @@ impl RelayNode {
             no_setups_until: None,
             cashier: config.payments.map(|(_, cashier)| Cashier::new(cashier)),
             worked: true,
-            payment_packets: 0,
+            throttle: Throttle::default(),
         }
     }
 
@@ -222,6 +226,10 @@ impl RelayNode {
         mut packet: Packet<'_, Opened>,
     ) -> Result<Verdict, DropReason> {
         let word = packet.word();
+        // operate.rate.1
+        if !self.throttle.take(now.instant) {
+            return Err(DropReason::Congestion);
+        }
         match self.relay.handle_cell(now.instant, link, word, packet.cell())? {
             CellStep::Pass(link, word) => {
                 packet.set_word(word);
@@ -263,7 +271,7 @@ impl RelayNode {
         let word = packet.word();
         match word.kind() {
             Some(PacketType::Setup) => {
-                if self.no_setups_until.is_some_and(|until| until > now.instant) {
+                if self.no_setups_until.is_some_and(|until| until > now.instant) || self.has_left(now, link) {
                     return Err(DropReason::Limit);
                 }
                 let from = From {
@@ -448,6 +456,9 @@ impl RelayNode {
     fn transmit_exit(&mut self, now: Now, out: &mut [u8; PACKET]) -> Option<SocketAddr> {
         loop {
             let (exit, relay) = (self.exit.as_mut()?, &self.relay);
+            if !self.throttle.may_start(now.instant) {
+                return None;
+            }
             let mut packet = Packet::blank(out);
             let mut chosen = None;
             let body = cell::body(packet.cell());
@@ -459,6 +470,7 @@ impl RelayNode {
             })
             .ok()?;
             let circuit = chosen?;
+            self.throttle.take(now.instant);
             let Some((link, word)) = self.relay.start(circuit, packet.cell()) else {
                 self.relay.close(now, circuit);
                 self.act(now);
@@ -526,6 +538,7 @@ impl Node for RelayNode {
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        self.throttle.handle_timeout(now.instant);
         self.links.handle_timeout(now);
         self.relay.handle_timeout(now);
         if let Some(cashier) = &mut self.cashier {
@@ -549,7 +562,10 @@ impl Node for RelayNode {
     fn poll_timeout(&mut self) -> Option<Instant> {
         let exit = self.exit.as_ref().and_then(Exit::poll_timeout);
         let money = self.cashier.as_ref().and_then(Cashier::poll_timeout);
-        [self.links.poll_timeout(), self.relay.poll_timeout(), exit, money].into_iter().flatten().min()
+        [self.links.poll_timeout(), self.relay.poll_timeout(), exit, money, self.throttle.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn poll_event(&mut self) -> Option<Event> {

@@ -3,9 +3,7 @@
 #[cfg(test)]
 mod adversary;
 #[cfg(test)]
-mod cheat;
-#[cfg(test)]
-mod cheats;
+mod change;
 #[cfg(test)]
 mod deluge;
 #[cfg(test)]
