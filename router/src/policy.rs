@@ -70,6 +70,14 @@ pub struct BadRule {
     example: String,
 }
 
+/// A line of a file of rules that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {rule}")]
+pub struct BadLine {
+    line: usize,
+    rule: BadRule,
+}
+
 impl Default for ExitPolicy {
     /// Everything on the public internet but port 25 (mail between servers).
     // circuit.exit.2
@@ -94,6 +102,18 @@ impl ExitPolicy {
         let mut rules = refused();
         for line in lines {
             rules.extend(parse_rule(line.as_ref())?);
+        }
+        Ok(Self { rules })
+    }
+
+    /// The rules of a file, one on each line, in order; what follows `#` is a comment.
+    pub fn parse_text(text: &str) -> Result<Self, BadLine> {
+        let mut rules = refused();
+        for (line, text) in (1..).zip(text.lines()) {
+            let (rule, _) = text.split_once('#').unwrap_or((text, ""));
+            if !rule.trim().is_empty() {
+                rules.extend(parse_rule(rule.trim()).map_err(|rule| BadLine { line, rule })?);
+            }
         }
         Ok(Self { rules })
     }

@@ -318,3 +318,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_of_rules_has_comments_and_names_the_line_of_a_bad_one() {
+    let text = "# no mail\nreject *:25   # between servers\n\n  accept *:80-443\r\n";
+    assert_eq!(
+        ExitPolicy::parse_text(text),
+        Ok(ExitPolicy::parse(&["reject *:25", "accept *:80-443"]).unwrap())
+    );
+    assert_eq!(ExitPolicy::parse_text("# nothing\n"), Ok(ExitPolicy::parse::<&str>(&[]).unwrap()));
+    let error = ExitPolicy::parse_text("reject *:25\n\naccpet *:*\n").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "line 3: exit rule `accpet *:*`: it begins with neither accept nor reject; write it like `reject *:25`"
+    );
+}
