@@ -3,14 +3,18 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use circuit::keys::RelayId;
 use client::wishes::Wishes;
 use directory::chain::{Wei, parse_amount};
+use router::driver::Limits;
 use router::policy::ExitPolicy;
 
+mod announce;
+pub(crate) mod limits;
 mod section;
 
+pub(crate) use announce::Announce;
 use section::{Section, Source};
 
 use super::wishes;
@@ -31,11 +35,11 @@ const MAX_DRAW: u128 = 10_000_000_000_000;
 /// An example of a relay's file, with every setting.
 pub(crate) const RELAY_EXAMPLE: &str = r#"# A chive relay: `chive relay run --config FILE`. Paths are relative to this file.
 
-# The network file, and the id that must have signed it.
+# The network file, and the id that must have signed it; an open network's file is signed by nobody, and has no `signer` here.
 network = "network.toml"
 signer = "0000000000000000000000000000000000000000000000000000000000000000"
 
-# The UDP address for links, as the relay's descriptor in the network file names it.
+# The UDP address for links, as the relay's descriptor names it.
 listen = "0.0.0.0:7000"
 
 # The folder of the log that refuses replayed setups, and of what is noted about payments. Do not delete it while the relay's keys are in use.
@@ -49,6 +53,29 @@ control = "run/control.sock"
 identity = "identity.key"
 link = "link.key"
 onion = "onion.keys"
+
+# What the relay says of itself on an open network; elsewhere the network file has its descriptor.
+[announce]
+# Where others reach it, up to 4 addresses: the port of `listen`, unless the host's network sends another port there.
+addresses = ["203.0.113.7:7000"]
+# The TCP port on which it exchanges descriptors with others.
+gossip_port = 7000
+# The country that it is in, and who runs it; both may be left out.
+country = "DE"
+operator = "mail@example.org"
+# What it asks for carrying a cell on, and for serving one as an exit, in wei.
+ask = 1000
+exit_ask = 3000
+
+# How much it takes on; every setting may be left out.
+[limits]
+# Bytes of cells per second, of all circuits together.
+rate = "10 MB/s"
+# Bytes of cells per month: then it takes no new circuits until the next month, which begins on this day (1 to 28).
+monthly = "2 TB"
+reset_day = 1
+# For how many seconds circuits in use are waited for when the relay is stopped.
+drain = 30
 
 # The wallet that is paid and pays, on a paid network; left out on a free one. `chive wallet create` makes it.
 [wallet]
@@ -69,6 +96,8 @@ rpc = []
 # The first rule that matches decides; what none matches is refused, and so are private addresses.
 # Without rules: everything on the public internet but port 25.
 rules = ["reject *:25", "accept *:*"]
+# In place of `rules`: a file with one rule on each line, and comments after #.
+# policy_file = "exit.policy"
 # Private destinations that are allowed all the same, for test networks.
 allow = []
 # Serve clients that use no other relay before this one: they show it their address.
@@ -137,8 +166,8 @@ const CONTROL: &str = "\"run/control.sock\"";
 pub(crate) struct Network {
     /// The file.
     pub(crate) file: PathBuf,
-    /// Its signer.
-    pub(crate) signer: RelayId,
+    /// Its signer; nobody signs the file of an open network.
+    pub(crate) signer: Option<RelayId>,
 }
 
 /// What a relay's file says.
@@ -160,6 +189,10 @@ pub(crate) struct RelayConfig {
     pub(crate) allow_single_hop: bool,
     /// The wallet, if the file names one.
     pub(crate) wallet: Option<Wallet>,
+    /// What it says of itself on an open network.
+    pub(crate) announce: Option<Announce>,
+    /// How much it takes on.
+    pub(crate) limits: Limits,
 }
 
 /// Where a relay's secrets are.
@@ -238,16 +271,13 @@ impl Network {
     fn read(root: &Section<'_>) -> anyhow::Result<Self> {
         let file = root.path("network", NETWORK)?;
         let signer = root.get("signer", SIGNER, |value| relay_id(value.as_str()?))?;
-        Ok(Self {
-            file: root.require("network", NETWORK, file)?,
-            signer: root.require("signer", SIGNER, signer)?,
-        })
+        Ok(Self { file: root.require("network", NETWORK, file)?, signer })
     }
 }
 
 /// Settings that only one role has.
-const OF_RELAYS: [&str; 3] = ["listen", "keys", "exit"];
-const OF_CLIENTS: [&str; 5] = ["socks", "hops", "prebuilt", "udp", "paths"];
+const OF_RELAYS: [&str; 5] = ["listen", "keys", "announce", "limits", "exit"];
+const OF_CLIENTS: [&str; 4] = ["socks", "hops", "prebuilt", "udp"];
 
 /// Whether a file has settings of the first list, and none of the second.
 fn is_of(source: &Source, own: &[&str], other: &[&str]) -> bool {
@@ -263,10 +293,11 @@ impl RelayConfig {
             let name = path.display();
             bail!("{name} is the file of a client, not of a relay; start it with: chive up --config {name}");
         }
-        let mut root =
-            source.root(&["network", "signer", "listen", "state", "control", "keys", "exit", "wallet"])?;
+        let mut root = source.root(&[
+            "network", "signer", "listen", "state", "control", "keys", "announce", "limits", "exit", "wallet",
+        ])?;
         let keys = root.section("keys", &["identity", "link", "onion"])?;
-        let exit = root.section("exit", &["rules", "allow", "allow_single_hop"])?;
+        let exit = root.section("exit", &["rules", "policy_file", "allow", "allow_single_hop"])?;
         let listen = root.parsed("listen", "\"0.0.0.0:7000\"")?;
         let state = root.path("state", "\"state\"")?;
         Ok(Self {
@@ -276,6 +307,8 @@ impl RelayConfig {
             control: root.path("control", CONTROL)?,
             keys: KeyFiles::read(&source, keys.as_ref())?,
             wallet: Wallet::read(&mut root)?,
+            announce: Announce::read(&mut root)?,
+            limits: limits::read(&mut root)?,
             allow_single_hop: exit.as_ref().map_or(Ok(false), |exit| exit.flag("allow_single_hop"))?,
             exit: exit.as_ref().map(exit_policy).transpose()?,
         })
@@ -328,28 +361,9 @@ impl ClientConfig {
     }
 }
 
-/// What a client's file wants of every path.
-fn wishes(root: &mut Section<'_>) -> anyhow::Result<Wishes> {
-    let hops = root.number("hops", "3", 1..MAX_HOPS + 1)?.unwrap_or(DEFAULT_HOPS);
-    let mut wishes = Wishes::hops(hops);
-    let keys = &["exit", "entry", "exclude", "distinct_countries", "max_price"];
-    let Some(section) = root.section("paths", keys)? else { return Ok(wishes) };
-    let countries = |key| {
-        section.list(key, "[\"nl\", \"de\"]", |list| {
-            list.iter().map(|text| wishes::country(text)).collect::<Result<_, _>>()
-        })
-    };
-    wishes.exit = countries("exit")?.unwrap_or_default();
-    wishes.entry = countries("entry")?.unwrap_or_default();
-    let excluded = section.list("exclude", "[\"ru\"]", |list| {
-        list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, String>>()
-    })?;
-    wishes::exclude(&mut wishes, excluded.unwrap_or_default());
-    wishes.distinct_countries = section.flag("distinct_countries")?;
-    wishes.max_price = section.get_checked("max_price", "\"0.5 ether/GiB\"", |value| {
-        wishes::price(value.as_str().unwrap_or_default())
-    })?;
-    Ok(wishes)
+/// Whether a file is a relay's: it has a `listen`, which a client's cannot.
+pub(crate) fn is_relay(path: &Path) -> bool {
+    Source::read(path).is_ok_and(|source| source.has("listen"))
 }
 
 /// The network and the wallet that a file names, be it a relay's or a client's.
@@ -380,14 +394,27 @@ pub(crate) fn relay_id(text: &str) -> Option<RelayId> {
 
 fn exit_policy(exit: &Section<'_>) -> anyhow::Result<ExitPolicy> {
     let rules = exit.list("rules", "[\"reject *:25\", \"accept *:*\"]", ExitPolicy::parse)?;
-    let policy = rules.unwrap_or_default();
+    let policy = match (rules, exit.path("policy_file", "\"exit.policy\"")?) {
+        (Some(_), Some(_)) => bail!("[exit] has both `rules` and `policy_file`; leave one of them out"),
+        (Some(rules), None) => rules,
+        (None, Some(file)) => policy_file(&file)?,
+        (None, None) => ExitPolicy::default(),
+    };
     let allow = exit.list("allow", "[\"10.0.0.0/8:*\"]", |list| policy.clone().allow(list))?;
     Ok(allow.unwrap_or(policy))
+}
+
+fn policy_file(file: &Path) -> anyhow::Result<ExitPolicy> {
+    let name = file.display();
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read the exit policy {name}"))?;
+    ExitPolicy::parse_text(&text).map_err(|bad| anyhow::anyhow!("{name} {bad}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -403,6 +430,14 @@ mod tests {
         assert_eq!(relay.network.file, folder.path().join("network.toml"));
         assert_eq!(relay.keys.onion, folder.path().join("onion.keys"));
         assert!(relay.exit.unwrap().check("9.9.9.9".parse().unwrap(), 443));
+        let announce = relay.announce.unwrap();
+        assert_eq!((announce.addresses.len(), announce.ask.0, announce.country), (1, 1_000, Some(*b"DE")));
+        let limits = Limits {
+            rate: Some(10_000_000),
+            monthly: Some((2_000_000_000_000, 1)),
+            drain: Duration::from_secs(30),
+        };
+        assert_eq!(relay.limits, limits);
         assert_eq!(control_of(&path).unwrap(), (Some(folder.path().join("run/control.sock")), true));
 
         let (folder, path) = written(CLIENT_EXAMPLE);
@@ -427,18 +462,23 @@ mod tests {
     }
 
     #[test]
-    fn wishes_are_read_and_a_bad_one_names_its_line() {
-        let id = "ab".repeat(32);
-        let text = CLIENT_EXAMPLE
-            .replace("exit = []", "exit = [\"nl\", \"DE\"]")
-            .replace("exclude = []", &format!("exclude = [\"ru\", \"{id}\"]"));
-        let wishes = ClientConfig::read(&written(&text).1).unwrap().wishes;
-        assert_eq!((wishes.exit.len(), wishes.excluded.len(), wishes.excluded_relays.len()), (2, 1, 1));
-        let text = CLIENT_EXAMPLE.replace("entry = []", "entry = [\"nld\"]");
-        let error = ClientConfig::read(&written(&text).1).unwrap_err().to_string();
-        let line = 1 + text.lines().position(|line| line.starts_with("entry")).unwrap();
-        assert!(error.contains(&format!("line {line}: `entry` cannot be")), "{error}");
-        assert!(error.contains("a country of two letters"), "{error}");
+    fn an_exit_policy_may_have_a_file_of_its_own() {
+        let text =
+            RELAY_EXAMPLE.replace("\nrules = ", "\n# rules = ").replace("# policy_file", "policy_file");
+        let (folder, path) = written(&text);
+        let error = RelayConfig::read(&path).unwrap_err();
+        assert!(error.to_string().contains("cannot read the exit policy"), "{error}");
+        let policy = folder.path().join("exit.policy");
+        std::fs::write(&policy, "# web only\naccept *:443\n").unwrap();
+        let exit = RelayConfig::read(&path).unwrap().exit.unwrap();
+        let ip = "9.9.9.9".parse().unwrap();
+        assert_eq!((exit.check(ip, 443), exit.check(ip, 80)), (true, false));
+        std::fs::write(&policy, "accept *:443\ndrop *:80\n").unwrap();
+        let error = RelayConfig::read(&path).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{} line 2: exit rule `drop *:80`", policy.display())), "{error}");
+        let both = RELAY_EXAMPLE.replace("# policy_file", "policy_file");
+        let error = RelayConfig::read(&written(&both).1).unwrap_err().to_string();
+        assert!(error.contains("both `rules` and `policy_file`"), "{error}");
     }
 
     #[test]

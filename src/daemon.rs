@@ -10,8 +10,9 @@ use circuit::keys::{DhSecret, RelayId};
 use directory::view::View;
 use router::driver::Keys;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep_until};
 
 use crate::cli::Up;
 use crate::config::{ClientConfig, KeyFiles, RelayConfig};
@@ -60,16 +61,25 @@ pub(crate) fn on_this_thread<T>(what: impl Future<Output = anyhow::Result<T>>) -
     LocalSet::new().block_on(&runtime, what)
 }
 
-/// Takes SIGINT and SIGTERM over from now on; the future waits for one of them.
-pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
+/// SIGINT and SIGTERM, taken over from its making on.
+#[derive(Debug)]
+pub(crate) struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next of them.
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    })
+    }
 }
 
 /// `chive relay run`.
@@ -96,16 +106,19 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
             allow_single_hop: config.allow_single_hop,
             money,
             state: Some(config.state),
+            limits: config.limits,
         })?;
         let mut control = Control::bind(&socket)?;
-        let stop = stop_signal()?;
+        let stop = StopSignals::new()?;
         let (handle, listen) = (relay.handle(), relay.address());
         let ready =
             Ready { event: "ready", role: "relay", id: Some(RelayName(id)), listen, control: control.path() };
         announce(output, &ready, format!("ready: relay {id} receives links on {listen}"));
         let erasing = erase_on_time(&config.keys);
+        let drain = config.limits.drain;
+        let running = async { Ok(relay.run().await?) };
         tokio::select! {
-            end = attended(async { Ok(relay.run().await?) }, &mut control, Daemon::Relay(handle), stop) => end,
+            end = attended(running, &mut control, Daemon::Relay(handle), stop, drain) => end,
             never = erasing => never,
         }
     })
@@ -135,7 +148,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             state: Some(config.state),
         })?;
         let mut control = Control::bind(&socket)?;
-        let stop = stop_signal()?;
+        let stop = StopSignals::new()?;
         let (handle, listen) = (client.handle(), client.socks_address());
         if !listen.ip().is_loopback() {
             tracing::warn!(
@@ -151,7 +164,8 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
                 watch_circuits(&waiting).await;
             }
         });
-        attended(async { Ok(client.run().await?) }, &mut control, Daemon::Client(handle), stop).await
+        let running = async { Ok(client.run().await?) };
+        attended(running, &mut control, Daemon::Client(handle), stop, Duration::ZERO).await
     })
 }
 
@@ -196,23 +210,30 @@ async fn ready(client: &client::driver::Handle) -> bool {
     }
 }
 
-/// Runs a daemon with its control API until it ends, or is asked to by a signal.
+/// Runs a daemon with its control API until it ends, which a signal asks it for; a second one does not wait for its circuits.
 async fn attended(
     running: impl Future<Output = anyhow::Result<()>>,
     control: &mut Control,
     daemon: Daemon,
-    stop: impl Future<Output = ()>,
+    mut stop: StopSignals,
+    drain: Duration,
 ) -> anyhow::Result<()> {
     let mut running = core::pin::pin!(running);
-    let answering = control.serve(daemon.clone());
-    tokio::select! {
-        end = &mut running => return end,
-        end = answering => end.context("the control API ended")?,
-        () = stop => {}
+    let mut answering = core::pin::pin!(control.serve(daemon.clone()));
+    let mut patience = drain + STOP_WITHIN;
+    let mut until: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            end = &mut running => return end,
+            end = &mut answering => return end.context("the control API ended"),
+            () = stop.next() => {
+                daemon.stop();
+                until = Some(Instant::now() + core::mem::replace(&mut patience, STOP_WITHIN));
+            }
+            // What does not stop by itself in time is dropped.
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Ok(()),
+        }
     }
-    daemon.stop();
-    // What does not stop by itself in time is dropped.
-    tokio::time::timeout(STOP_WITHIN, running).await.unwrap_or(Ok(()))
 }
 
 fn control_socket(configured: Option<PathBuf>, of: &str) -> anyhow::Result<PathBuf> {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::cli::Demo;
 use crate::control::{Control, Daemon};
-use crate::daemon::{on_this_thread, stop_signal};
+use crate::daemon::{StopSignals, on_this_thread};
 use crate::descriptors::{self, Need};
 use crate::failure::{Failure, Kind};
 use crate::output::{self, Format, NobodyReads};
@@ -75,10 +75,10 @@ pub(crate) fn run(wanted: &Demo, output: Format) -> anyhow::Result<()> {
     descriptors::raise(Need::Demo);
     on_this_thread(async {
         let mut nodes = Nodes::default();
-        let stop = stop_signal()?;
+        let mut stop = StopSignals::new()?;
         let end = tokio::select! {
             end = play(wanted, output, &mut nodes) => end,
-            () = stop => Ok(()),
+            () = stop.next() => Ok(()),
         };
         if output::is_terminal() && output == Format::Text && !wanted.check {
             output::replace_line("");

@@ -3,7 +3,6 @@
 use std::fs;
 
 use anyhow::Context as _;
-use circuit::node::Now;
 use client::path::Paths;
 use client::wishes::Wishes;
 use directory::network_file::NetworkFile;
@@ -18,13 +17,19 @@ pub(crate) fn read(network: &Network) -> anyhow::Result<View> {
     let path = network.file.display().to_string();
     let text =
         fs::read_to_string(&network.file).with_context(|| format!("cannot read the network file {path}"))?;
-    Ok(NetworkFile::parse(&text, &path, Some(network.signer), outside::unix())?.into_view())
+    let file = NetworkFile::parse(&text, &path, network.signer, outside::unix())?;
+    anyhow::ensure!(
+        network.signer.is_some() || file.bootstrap().is_some(),
+        "the setting `signer` is missing, and {path} is signed; write for example: \
+         signer = \"<the 64 hexadecimal digits that its maintainer tells>\""
+    );
+    Ok(file.into_view())
 }
 
-/// Refuses a network in which no path as it is wished exists.
-pub(crate) fn require_path(view: &View, wishes: &Wishes) -> anyhow::Result<()> {
-    let now = Now { instant: tokio::time::Instant::now().into_std(), unix_ms: outside::unix() * 1000 };
-    let mut paths = Paths::new(outside::random()?, view.clone(), wishes.clone());
+/// Refuses a network in which no path of so many relays exists.
+pub(crate) fn require_path(view: &View, hops: usize) -> anyhow::Result<()> {
+    let now = outside::now();
+    let mut paths = Paths::new(outside::random()?);
     paths
         .entry(now)
         .and_then(|entry| paths.choose(now, entry, None))

@@ -12,6 +12,7 @@ use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction, Price as Price
 use crate::control::{Build, Circuits, Price, SetPrice, Status, Stopping};
 use crate::control_client::ControlClient;
 use crate::output::Format;
+use crate::outside;
 use crate::wallet::ether_text;
 
 /// How long a daemon may take to answer.
@@ -228,6 +229,22 @@ fn relay_text(s: &router::status::Status) -> String {
             flows.open, flows.total, flows.refused, flows.failed
         );
         pairs.push(("exit connections", text));
+    }
+    if let Some(rate) = s.load.rate {
+        pairs.push(("carries at most", format!("{} per second", bytes_text(rate))));
+    }
+    if let Some(month) = &s.load.monthly {
+        let text = format!(
+            "{} of {}, a new one in {}",
+            bytes_text(month.used),
+            bytes_text(month.cap),
+            time_text(month.resets.saturating_sub(outside::unix()))
+        );
+        pairs.push(("traffic of the month", text));
+    }
+    if s.load.draining {
+        pairs
+            .push(("new circuits", "none: it is about to end, or the month's traffic is used up".to_owned()));
     }
     if let Some(money) = &s.money {
         pairs.push(("asks for a cell", asks_text(&money.asks)));

@@ -53,7 +53,7 @@ impl Place {
         if let (Some(file), Some(signer)) = (&at.network, &at.signer) {
             let signer = config::relay_id(signer)
                 .ok_or_else(|| Failure::new(Kind::Usage, "--signer must be 64 hexadecimal digits"))?;
-            network = Some(Network { file: file.clone(), signer });
+            network = Some(Network { file: file.clone(), signer: Some(signer) });
         }
         let file = at.wallet.clone().or_else(|| named.as_ref().map(|wallet| wallet.file.clone()));
         let file = file.ok_or_else(|| {
@@ -162,7 +162,7 @@ fn make(new: &NewWallet, secret: &Zeroizing<[u8; 32]>, output: Format) -> anyhow
 }
 
 /// Reads 64 hexadecimal digits, with or without `0x`.
-fn read_key(file: Option<&Path>) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+pub(crate) fn read_key(file: Option<&Path>) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     let mut text = Zeroizing::new(String::with_capacity(256));
     // Longer than a key is no key.
     let read = match file {

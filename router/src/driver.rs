@@ -6,9 +6,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use circuit::keys::NetworkId;
+use circuit::keys::{DhSecret, NetworkId};
 use circuit::node::{Event, FlowId, Node as _, Now};
 use circuit::relay::Asks;
 use circuit::seen::SeenSetups;
@@ -21,9 +21,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::exit_io::Connector;
+use crate::load::{Traffic, Watchman};
 use crate::money::{self, Money, Opened, Treasurer};
 use crate::node::{Config, RelayNode};
 use crate::policy::ExitPolicy;
+use crate::quota::Quota;
 use crate::seen_log::SeenLog;
 use crate::status;
 
@@ -51,6 +53,19 @@ pub struct Settings {
     pub money: Option<Money>,
     /// The folder of its log; `None` keeps it in memory, for keys that live no longer than the process.
     pub state: Option<PathBuf>,
+    /// How much it takes on.
+    pub limits: Limits,
+}
+
+/// How much a relay takes on, and how long it takes to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes per second, of the cells of all circuits.
+    pub rate: Option<u64>,
+    /// Bytes per month, and the day on which it begins; needs the folder of the log.
+    pub monthly: Option<(u64, u8)>,
+    /// How long circuits that are in use are waited for at the end.
+    pub drain: Duration,
 }
 
 /// Why a relay did not start.
@@ -62,6 +77,14 @@ pub enum StartError {
     /// The log of setups.
     #[error("cannot open the log of setups in {folder}: {source}; {}", advice(source))]
     Log {
+        /// Where it should be.
+        folder: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The note of the month's traffic.
+    #[error("cannot read or write the note of the month's traffic in {folder}: {source}; {}", advice(source))]
+    Traffic {
         /// Where it should be.
         folder: PathBuf,
         /// What the system says.
@@ -83,6 +106,8 @@ enum Command {
     Status(oneshot::Sender<status::Status>),
     Circuits(oneshot::Sender<Vec<status::Circuit>>),
     SetAsks { forward: u64, exit: Option<u64>, to: oneshot::Sender<Option<Asks>> },
+    SetView(Box<View>),
+    SetOnionKeys(BTreeMap<u32, DhSecret>),
 }
 
 /// A relay whose socket is bound.
@@ -96,14 +121,16 @@ pub struct Relay {
     exit: Option<String>,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
-    stopped: watch::Receiver<bool>,
+    watchman: Watchman,
 }
 
 /// Asks and stops a running relay, from any thread.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
-    stop: watch::Sender<bool>,
+    /// How often it was asked to stop.
+    stop: watch::Sender<u32>,
+    load: watch::Receiver<status::Load>,
 }
 
 impl Handle {
@@ -129,9 +156,26 @@ impl Handle {
         answered.await.ok()
     }
 
-    /// Asks the relay to stop.
+    /// Replaces the view.
+    pub async fn set_view(&self, view: View) {
+        // A relay that has stopped needs none.
+        let _ = self.commands.send(Command::SetView(Box::new(view))).await;
+    }
+
+    /// Replaces the onion keys, by epoch; they are on disk already (operate.keys.2).
+    pub async fn set_onion_keys(&self, keys: BTreeMap<u32, DhSecret>) {
+        let _ = self.commands.send(Command::SetOnionKeys(keys)).await;
+    }
+
+    /// Whether the relay takes new circuits, and the month's traffic.
+    pub fn load(&self) -> watch::Receiver<status::Load> {
+        self.load.clone()
+    }
+
+    /// Asks the relay to stop: it takes no new circuits, and ends when those that it has are quiet, or the time for that is over;
+    /// asked again, it ends at once.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.send_modify(|times| *times += 1);
     }
 }
 
@@ -140,6 +184,14 @@ impl Relay {
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
         let socket = UdpSocket::bind(settings.listen, "listen")?;
         let now = driver::now();
+        let limits = settings.limits;
+        let traffic = match (limits.monthly, &settings.state) {
+            (Some((cap, day)), Some(folder)) => Some(
+                Traffic::open(folder, Quota::new(cap, day, now.unix()))
+                    .map_err(|source| StartError::Traffic { folder: folder.clone(), source })?,
+            ),
+            _ => None,
+        };
         let (log, seen) = match settings.state {
             None => (None, SeenSetups::restored([])),
             Some(folder) => {
@@ -170,27 +222,15 @@ impl Relay {
             seen,
             payments,
         };
-        let node = RelayNode::new(config, random_seed()?);
+        let mut node = RelayNode::new(config, random_seed()?);
+        node.set_rate(limits.rate);
         let (commands, received) = mpsc::channel(64);
-        let (stop, stopped) = watch::channel(false);
-        let handle = Handle { commands, stop };
-        Ok(Self {
-            shared: Shared::new(node),
-            socket,
-            log,
-            money,
-            directory: None,
-            exit,
-            handle,
-            commands: received,
-            stopped,
-        })
-    }
-
-    /// Has it answer questions about this directory, if it is an exit.
-    pub fn serve_directory(&mut self, directory: Directory) {
-        self.shared.with_node(|node, _| node.serve_directory());
-        self.directory = Some(directory);
+        let (stop, stopped) = watch::channel(0);
+        let (tells, load) = watch::channel(status::Load { rate: limits.rate, ..status::Load::default() });
+        let handle = Handle { commands, stop, load };
+        let shared = Shared::new(node);
+        let watchman = Watchman { shared: Rc::clone(&shared), stopped, drain: limits.drain, traffic, tells };
+        Ok(Self { shared, socket, log, money, exit, handle, commands: received, watchman })
     }
 
     /// Where the relay receives links, with the port that was chosen where the setting said 0.
@@ -205,7 +245,9 @@ impl Relay {
 
     /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
     pub async fn run(self) -> Result<(), RunError> {
-        let Self { shared, socket, log, money, directory, exit, handle: _, commands, mut stopped } = self;
+        let Self { shared, socket, log, money, exit, handle, commands, watchman } = self;
+        let load = handle.load();
+        drop(handle);
         let (treasurer, health) = money.map(|opened| Treasurer::start(&shared, opened)).unzip();
         let outside = RelayOutside {
             connector: Connector::new(Rc::clone(&shared)),
@@ -223,15 +265,10 @@ impl Relay {
             socket.local_address(),
             exit,
             health,
+            load,
             commands,
         ));
-        let stop = async move {
-            // A handle that is gone can no longer ask to stop: then the relay runs on.
-            if stopped.wait_for(|stop| *stop).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        driver::run(&shared, &socket, outside, stop).await;
+        driver::run(&shared, &socket, outside, watchman.watch()).await;
         answers.abort();
         Ok(())
     }
@@ -331,6 +368,7 @@ fn answer(
     listen: SocketAddr,
     exit: Option<String>,
     health: Option<watch::Receiver<Health>>,
+    load: watch::Receiver<status::Load>,
     mut commands: mpsc::Receiver<Command>,
 ) -> impl Future<Output = ()> {
     let started = driver::now().instant;
@@ -340,6 +378,7 @@ fn answer(
             match command {
                 Command::Status(to) => {
                     let mut status = report(&shared, started, listen, exit.as_deref());
+                    status.load = *load.borrow();
                     status.money = health.as_ref().and_then(|health| {
                         shared.look(|node| money::report(node, &health.borrow()).map(Box::new))
                     });
@@ -354,6 +393,8 @@ fn answer(
                     });
                     let _ = to.send(asks);
                 }
+                Command::SetView(view) => shared.with_node(|node, now| node.set_view(now, *view)),
+                Command::SetOnionKeys(keys) => shared.with_node(|node, now| node.set_onion_keys(now, keys)),
             }
         }
     }
@@ -369,12 +410,17 @@ fn report(
     shared.look(|node| {
         let (open, half_open) = node.relay().circuits();
         let cells = node.relay().counts();
+        let links = node.links().snapshot();
+        let mut clocks: Vec<_> = links.iter().filter_map(|link| link.clock_ms).collect();
+        clocks.sort_unstable();
         status::Status {
             id: node.id().to_string(),
             uptime_s: driver::now().instant.saturating_duration_since(started).as_secs(),
             listen,
             exit: exit.map(str::to_owned),
-            links: node.links().snapshot().iter().filter(|link| link.up).count() as u64,
+            links: links.iter().filter(|link| link.up).count() as u64,
+            links_inbound: links.iter().filter(|link| link.up && link.inbound).count() as u64,
+            clock_ms: clocks.get(clocks.len() / 2).copied(),
             circuits: status::Circuits { open: open as u64, half_open: half_open as u64 },
             cells: status::Cells {
                 forward: cells.forward,
@@ -399,6 +445,7 @@ fn report(
                 refused: exit.counts().refused,
                 failed: exit.counts().failed,
             }),
+            load: status::Load::default(),
             money: None,
         }
     })

@@ -11,9 +11,12 @@ pub mod exit;
 #[cfg(feature = "io")]
 mod exit_io;
 #[cfg(feature = "io")]
+mod load;
+#[cfg(feature = "io")]
 pub mod money;
 pub mod node;
 pub mod policy;
+pub mod quota;
 #[cfg(feature = "io")]
 mod seen_log;
 pub mod status;

@@ -20,6 +20,12 @@ pub struct Status {
     pub exit: Option<String>,
     /// Links that are up.
     pub links: u64,
+    /// Links that are up and that others began: this relay is reached.
+    #[serde(default)]
+    pub links_inbound: u64,
+    /// The other relays' clocks less this one's in milliseconds, the middle one of those that are known.
+    #[serde(default)]
+    pub clock_ms: Option<i64>,
     /// Its circuits.
     pub circuits: Circuits,
     /// Cells since the start.
@@ -30,8 +36,33 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Connections to destinations, if it is an exit.
     pub exit_flows: Option<ExitFlows>,
+    /// Whether it takes new circuits, and its limits.
+    #[serde(default)]
+    pub load: Load,
     /// What it earns and pays, on a paid network.
     pub money: Option<Box<Money>>,
+}
+
+/// How much a relay takes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// It takes no new circuits: it is about to end, or the month's traffic is used up.
+    pub draining: bool,
+    /// The most bytes per second, if there is a limit.
+    pub rate: Option<u64>,
+    /// The month's traffic, if there is a limit.
+    pub monthly: Option<Monthly>,
+}
+
+/// What a relay has carried in this month, in bytes of cells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Monthly {
+    /// What is used.
+    pub used: u64,
+    /// Of how much.
+    pub cap: u64,
+    /// When the next month begins, in unix seconds.
+    pub resets: u64,
 }
 
 /// What a relay earns and pays; amounts in wei, as decimal text.

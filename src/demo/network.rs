@@ -102,6 +102,7 @@ impl Nodes {
                 allow_single_hop: hops == 1,
                 money: pot.map(|(money, pot)| money.bank.relay_money(pot)),
                 state: None,
+                limits: router::driver::Limits::default(),
             };
             let bind = move || {
                 let relay = Relay::bind(settings)?;
