@@ -73,34 +73,38 @@ pub(crate) fn money_seed(path: &Path, store: &Path) -> anyhow::Result<[u8; 32]> 
 }
 
 /// Erases from the file the onion keys of the epochs that are over at `unix` (seconds); says how many it erased.
-///
-/// The rest is written to a new file, which takes the place of the old one; then the old one is overwritten.
 // circuit.setup.9
 pub(crate) fn erase_expired(path: &Path, unix: u64) -> anyhow::Result<usize> {
     let mut keys = read_onion(path)?;
     let all = keys.len();
     keys.retain(|epoch, _| (u64::from(*epoch) + 1) * EPOCH_SECONDS + GRACE > unix);
     let erased = all - keys.len();
-    if erased == 0 {
-        return Ok(0);
+    if erased > 0 {
+        replace_onion(path, &keys)
+            .with_context(|| format!("cannot erase expired keys from {}", path.display()))?;
     }
-    let failed = || format!("cannot erase expired keys from {}", path.display());
-    let mut old = OpenOptions::new().write(true).open(path).with_context(failed)?;
-    let length = old.metadata().with_context(failed)?.len();
+    Ok(erased)
+}
+
+/// Writes these onion keys in the place of those in the file; they are on disk when this returns.
+///
+/// They are written to a new file, which takes the place of the old one; then the old one is overwritten.
+// operate.keys.2, circuit.setup.9
+pub(crate) fn replace_onion(path: &Path, keys: &BTreeMap<u32, DhSecret>) -> anyhow::Result<()> {
+    let mut old = OpenOptions::new().write(true).open(path)?;
+    let length = old.metadata()?.len();
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(failed),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    write_new(&new, &onion_text(&keys))?;
-    fs::rename(&new, path).with_context(failed)?;
-    sync_folder(path).with_context(failed)?;
+    write_new(&new, &onion_text(keys))?;
+    fs::rename(&new, path)?;
+    sync_folder(path)?;
     let zeros = vec![0; usize::try_from(length)?];
-    old.seek(SeekFrom::Start(0))
-        .and_then(|_| old.write_all(&zeros))
-        .and_then(|()| old.sync_all())
-        .with_context(failed)?;
-    Ok(erased)
+    old.seek(SeekFrom::Start(0))?;
+    old.write_all(&zeros)?;
+    Ok(old.sync_all()?)
 }
 
 /// Makes a folder that only its owner may enter, and the folders above it.
