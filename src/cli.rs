@@ -10,7 +10,7 @@ use directory::chain::{Wei, parse_address, parse_amount};
 use payments::Address;
 use payments::amount::Rate;
 
-use crate::config::{DEFAULT_HOPS, MAX_HOPS};
+use crate::config::{DEFAULT_HOPS, MAX_HOPS, limits};
 use crate::output::Format;
 use crate::wishes::{self, Excluded};
 
@@ -48,7 +48,7 @@ pub(crate) enum Command {
     NewIdentity(At),
     /// Stop a running client or relay.
     Stop(At),
-    /// Run a relay.
+    /// Set up and run a relay.
     #[command(subcommand)]
     Relay(Relay),
     /// Keep a key and its pot at the payment contract: what a client pays from, and a relay is paid to.
@@ -190,6 +190,76 @@ pub(crate) enum Relay {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Write the files of a new relay: configuration, keys, wallet, exit policy. Asks for what is not given.
+    Setup(Box<Setup>),
+}
+
+/// A relay that is set up.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// The folder to write to; it must not exist, or be empty.
+    #[arg(long, default_value = "chive-relay", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The network file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: Option<PathBuf>,
+    /// The id that must have signed the network file; the file of an open network is signed by nobody.
+    #[arg(long, value_name = "ID")]
+    pub(crate) signer: Option<String>,
+    /// Whether it connects to destinations (exit), or carries cells to other relays only (middle).
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<Place>,
+    /// Where others reach it, an IP and a UDP port; may be given several times.
+    #[arg(long, value_delimiter = ',', value_name = "IP:PORT")]
+    pub(crate) address: Vec<SocketAddr>,
+    /// Where it listens, if that is not the same port on all addresses of this machine.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The TCP port on which it exchanges descriptors [default: the number of its UDP port].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
+    pub(crate) gossip_port: Option<u16>,
+    /// What it asks for carrying a cell on, in wei.
+    #[arg(long, value_name = "WEI")]
+    pub(crate) ask: Option<u64>,
+    /// What it asks for a cell as an exit, in wei.
+    #[arg(long, value_name = "WEI")]
+    pub(crate) exit_ask: Option<u64>,
+    /// How much it may carry in a month, such as "2 TB".
+    #[arg(long, value_parser = size, value_name = "SIZE")]
+    pub(crate) monthly: Option<String>,
+    /// How much it may carry in a second, such as "10 MB/s".
+    #[arg(long, value_parser = rate, value_name = "RATE")]
+    pub(crate) rate: Option<String>,
+    /// The country that it is in, such as DE.
+    #[arg(long, value_parser = country, value_name = "CODE")]
+    pub(crate) country: Option<String>,
+    /// How others reach whoever runs it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) operator: Option<String>,
+    /// Import the wallet's key from this file, instead of drawing one: 64 hexadecimal digits.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The file that has the wallet's password; by default one is drawn and written beside the wallet.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Make guessing the wallet's password cheap: for tests only.
+    #[arg(long)]
+    pub(crate) light: bool,
+    /// Put this into the reserve as the relay's bond, and register it: the wallet needs ether for it.
+    #[arg(long, value_parser = amount, value_name = "AMOUNT")]
+    pub(crate) bond: Option<Wei>,
+    /// Ask nothing: take the defaults for what is not given.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// What a relay does at the end of paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Place {
+    /// It only carries cells on.
+    Middle,
+    /// It connects to destinations.
+    Exit,
 }
 
 #[derive(Debug, Args)]
@@ -438,8 +508,20 @@ fn account(text: &str) -> Result<Address, String> {
     })
 }
 
-fn relay(text: &str) -> Result<RelayId, String> {
-    crate::config::relay_id(text).ok_or_else(|| "64 hexadecimal digits are wanted".to_owned())
+fn size(text: &str) -> Result<String, String> {
+    let size = limits::parse_size(text).filter(|size| *size > 0);
+    size.map(|_| text.to_owned()).ok_or_else(|| "a size is wanted, such as \"2 TB\"".to_owned())
+}
+
+fn rate(text: &str) -> Result<String, String> {
+    let rate = limits::parse_rate(text).filter(|rate| *rate >= limits::MIN_RATE);
+    rate.map(|_| text.to_owned())
+        .ok_or_else(|| "a rate of at least 50 kB/s is wanted, such as \"10 MB/s\"".to_owned())
+}
+
+fn country(text: &str) -> Result<String, String> {
+    let is_code = text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_uppercase());
+    is_code.then(|| text.to_owned()).ok_or_else(|| "two letters A to Z are wanted, such as DE".to_owned())
 }
 
 fn hops(text: &str) -> Result<usize, String> {

@@ -19,6 +19,7 @@ mod control_client;
 mod daemon;
 mod demo;
 mod descriptors;
+mod facts;
 mod failure;
 mod keystore;
 mod money;
@@ -28,6 +29,7 @@ mod outside;
 mod relays;
 mod report;
 mod sample;
+mod setup;
 mod wallet;
 mod wishes;
 
@@ -54,6 +56,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Demo(wanted) => demo::run(wanted, output),
         Command::Up(wanted) => daemon::up(wanted, output),
         Command::Relay(cli::Relay::Run { config }) => daemon::run_relay(config, output),
+        Command::Relay(cli::Relay::Setup(wanted)) => daemon::on_this_thread(setup::run(wanted, output)),
         Command::Network(cli::Network::Sample(wanted)) => sample::run(wanted, output),
         Command::Status(at) => daemon::on_this_thread(report::status(at, output)),
         Command::Circuits(command) => daemon::on_this_thread(report::circuits(command, output)),
@@ -113,7 +116,7 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
 
 /// Starts the log on standard error; `CHIVE_LOG` says what it has.
 fn log(command: &Command) {
-    let daemon = matches!(command, Command::Up(_) | Command::Relay(_));
+    let daemon = matches!(command, Command::Up(_) | Command::Relay(cli::Relay::Run { .. }));
     let default = if daemon { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("CHIVE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()

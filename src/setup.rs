@@ -1,0 +1,424 @@
+//! `chive relay setup`: the files of a new relay, from a few answers.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use circuit::keys::{DhSecret, IdentitySecret, RelayId};
+use data_encoding::{BASE64, HEXLOWER};
+use directory::chain::Chain;
+use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor, epoch};
+use directory::payment::Rate;
+use directory::view::View;
+use payments::Address;
+use rand_core::Rng as _;
+use router::driver::Keys;
+use router::herald::Facts;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::cli::{Place, Setup, Spend, Wallet as WalletCommand, WalletAt};
+use crate::config::{self, Network, RelayConfig};
+use crate::facts;
+use crate::failure::{Failure, Kind};
+use crate::keystore;
+use crate::network;
+use crate::output::Format;
+use crate::outside;
+use crate::wallet;
+use crate::wallet::keystore::Strength;
+
+mod questions;
+
+use questions::Questions;
+
+/// The port that is proposed.
+const PORT: u16 = 7000;
+/// For how many days the descriptor of a static network is valid.
+const DAYS: u64 = 180;
+const POLICY: &str = "\
+# What this exit connects to: the first rule that matches decides, and what none matches is refused.
+# Private and other special addresses are refused before all of them. A rule: accept or reject, an address (or *), a port (or *).
+reject *:25             # mail between servers: spam
+reject *:465
+reject *:587
+reject *:6881-6999      # file sharing, for which hosts get most complaints
+accept *:*
+";
+
+/// What is known of the relay before anything is written.
+#[derive(Debug)]
+struct Answers {
+    network: Network,
+    chain: Option<Chain>,
+    place: Place,
+    addresses: Vec<SocketAddr>,
+    listen: SocketAddr,
+    gossip_port: u16,
+    ask: Rate,
+    exit_ask: Rate,
+    monthly: Option<String>,
+    rate: Option<String>,
+    country: Option<String>,
+    operator: Option<String>,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+struct Written {
+    id: String,
+    config: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wallet: Option<PathBuf>,
+    /// Who is paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    /// The descriptor for whoever maintains the network file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptor: Option<PathBuf>,
+    /// What is to be done now.
+    next: Vec<String>,
+}
+
+/// `chive relay setup`.
+pub(crate) async fn run(wanted: &Setup, output: Format) -> anyhow::Result<()> {
+    let out = &wanted.out;
+    let taken = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+    if taken || out.is_file() {
+        bail!(
+            "{} is there already, and nothing in it is overwritten; choose another folder with --out",
+            out.display()
+        );
+    }
+    let answers = Answers::gather(wanted)?;
+    // At once or not at all: what is left of an attempt goes with its folder, which only its owner may enter.
+    let parent =
+        out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    keystore::private_folder(parent)?;
+    let private = fs::Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix(".chive-relay").permissions(private).tempdir_in(parent)?;
+    let made = write(folder.path(), wanted, &answers)?;
+    let cannot = || format!("cannot make the folder {}", out.display());
+    fs::rename(folder.path(), out).with_context(cannot)?;
+    let Made { id, owner, open } = made;
+    let config = out.join("relay.toml");
+    let descriptor = (!open).then(|| out.join("descriptor.txt"));
+    let written = Written {
+        id: id.to_string(),
+        wallet: owner.map(|_| out.join("wallet.json")),
+        owner: owner.map(|owner| owner.to_string()),
+        next: next(&config, id, owner, answers.chain.as_ref(), descriptor.as_deref(), wanted.bond.is_some()),
+        descriptor,
+        config,
+    };
+    output.print(&written, || {
+        let mut text = format!("wrote {} for the relay {}\nnow:", out.display(), written.id);
+        for (number, step) in (1..).zip(&written.next) {
+            let _ = write!(text, "\n{number}. {step}");
+        }
+        text
+    })?;
+    if let (Some(bond), Some(_)) = (wanted.bond, owner) {
+        let spend = || Spend { at: wallet_at(&written.config), yes: wanted.yes };
+        let reserve = WalletCommand::Reserve { amount: bond, from_balance: false, spend: spend() };
+        wallet::run(&reserve, output).await?;
+        wallet::run(&WalletCommand::Register { id: id.to_string(), spend: spend() }, output).await?;
+    }
+    Ok(())
+}
+
+/// What there is to know of what was written.
+struct Made {
+    id: RelayId,
+    owner: Option<Address>,
+    /// The network is open.
+    open: bool,
+}
+
+/// Writes everything into a folder.
+fn write(folder: &Path, wanted: &Setup, answers: &Answers) -> anyhow::Result<Made> {
+    let owner = answers.chain.as_ref().map(|_| write_wallet(folder, wanted)).transpose()?;
+    let text = fs::read_to_string(&answers.network.file)
+        .with_context(|| format!("cannot read {}", answers.network.file.display()))?;
+    keystore::write_new(&folder.join("network.toml"), &text)?;
+    if answers.place == Place::Exit {
+        keystore::write_new(&folder.join("exit.policy"), POLICY)?;
+    }
+    let path = folder.join("relay.toml");
+    keystore::write_new(&path, &answers.to_toml(owner.is_some(), wanted.password_file.as_deref()))?;
+    // What the relay will read is what is gone by from here on.
+    let config = RelayConfig::read(&path)?;
+    let facts = facts::of(&config, answers.chain.as_ref().zip(owner))?;
+    let view = network::read(&config.network)?;
+    // An open network's relay makes its onion keys while it runs.
+    let open = config.network.signer.is_none();
+    let keys = write_keys(&config, if open { EPOCH_SECONDS } else { DAYS * 86_400 })?;
+    let signed = describe(&keys, &facts, &view).context("a descriptor cannot say this of a relay")?;
+    if !open {
+        let text = format!("{}\n", BASE64.encode(signed.bytes()));
+        keystore::write_new(&folder.join("descriptor.txt"), &text)?;
+    }
+    Ok(Made { id: keys.identity.id(), owner, open })
+}
+
+impl Answers {
+    fn gather(wanted: &Setup) -> anyhow::Result<Self> {
+        let questions = Questions::new(wanted.yes)?;
+        let file =
+            questions.value(wanted.network.clone(), "The network file", None, "--network", |text| {
+                let path = PathBuf::from(text);
+                if path.is_file() { Ok(path) } else { Err(format!("there is no file {text}")) }
+            })?;
+        let signer = wanted.signer.as_deref().map(|text| {
+            config::relay_id(text)
+                .ok_or_else(|| Failure::new(Kind::Usage, "--signer must be 64 hexadecimal digits"))
+        });
+        let network = Network { file, signer: signer.transpose()? };
+        let chain = network::read(&network)?.chain().cloned();
+        let place = questions.value(
+            wanted.role,
+            "Is it an exit, which connects to destinations, or a middle, which carries cells on only",
+            Some("middle"),
+            "--role",
+            |text| match text {
+                "middle" => Ok(Place::Middle),
+                "exit" => Ok(Place::Exit),
+                _ => Err("write middle or exit".to_owned()),
+            },
+        )?;
+        let given = Some(wanted.address.clone()).filter(|list| !list.is_empty());
+        let addresses =
+            questions.value(given, "Its public address and UDP port", None, "--address", |text| {
+                let address =
+                    text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT)));
+                address
+                    .map(|address| vec![address])
+                    .map_err(|_| "an IP is wanted, with a port: 203.0.113.7:7000".to_owned())
+            })?;
+        let first = *addresses.first().context("the relay has no address")?;
+        let paid = chain.is_some();
+        let price = |given, question, default: &str, option| {
+            if !paid {
+                return Ok(Rate::FREE);
+            }
+            questions
+                .value(given, question, Some(default), option, |text| {
+                    text.parse().map_err(|_| "a number is wanted".to_owned())
+                })
+                .and_then(rate)
+        };
+        let ask = price(wanted.ask, "Its price for carrying a cell (1,280 bytes), in wei", "1000", "--ask")?;
+        let exit_ask = match place {
+            Place::Middle => Rate::FREE,
+            Place::Exit => {
+                price(wanted.exit_ask, "Its price for a cell as an exit, in wei", "3000", "--exit-ask")?
+            }
+        };
+        let monthly = questions.text(
+            wanted.monthly.as_deref(),
+            "What it may carry in a month, such as 2 TB (nothing: no limit)",
+        )?;
+        if let Some(text) = &monthly {
+            ensure!(config::limits::parse_size(text).is_some(), "{text} is no size, such as 2 TB");
+        }
+        Ok(Self {
+            network,
+            chain,
+            place,
+            listen: wanted.listen.unwrap_or_else(|| any(first)),
+            gossip_port: wanted.gossip_port.unwrap_or_else(|| first.port()),
+            addresses,
+            ask,
+            exit_ask,
+            monthly,
+            rate: wanted.rate.clone(),
+            country: wanted.country.clone(),
+            operator: wanted.operator.clone(),
+        })
+    }
+
+    /// The relay's file.
+    fn to_toml(&self, paid: bool, password_file: Option<&Path>) -> String {
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let mut text = "# Written by chive relay setup; `chive config example relay` shows every setting.\n\
+                        network = \"network.toml\"\n"
+            .to_owned();
+        let mut line = |key: &str, value: &dyn core::fmt::Display| {
+            let _ = writeln!(text, "{key} = {value}");
+        };
+        if let Some(signer) = self.network.signer {
+            line("signer", &format_args!("\"{signer}\""));
+        }
+        line("listen", &format_args!("\"{}\"", self.listen));
+        line("state", &"\"state\"");
+        line("control", &"\"run/control.sock\"");
+        line(
+            "\n[announce]\naddresses",
+            &toml::Value::from(self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        );
+        line("gossip_port", &self.gossip_port);
+        if let Some(country) = &self.country {
+            line("country", &quoted(country));
+        }
+        if let Some(operator) = &self.operator {
+            line("operator", &quoted(operator));
+        }
+        line("ask", &self.ask.0);
+        line("exit_ask", &self.exit_ask.0);
+        line("\n[limits]\ndrain", &30);
+        if let Some(rate) = &self.rate {
+            line("rate", &quoted(rate));
+        }
+        if let Some(monthly) = &self.monthly {
+            line("monthly", &quoted(monthly));
+        }
+        if paid {
+            line("\n[wallet]\nfile", &"\"wallet.json\"");
+            let password = password_file.and_then(|file| fs::canonicalize(file).ok());
+            let password = password.as_deref().and_then(Path::to_str).unwrap_or("wallet.password");
+            line("password_file", &quoted(password));
+        }
+        if self.place == Place::Exit {
+            line("\n[exit]\npolicy_file", &"\"exit.policy\"");
+        }
+        text
+    }
+}
+
+fn rate(wei: u64) -> anyhow::Result<Rate> {
+    let rate = Rate(wei);
+    let near = rate.round_up().0;
+    let problem = || {
+        Failure::new(
+            Kind::Usage,
+            format!("{wei} wei has more than 24 significant bits; the nearest price is {near}"),
+        )
+    };
+    Ok(rate.encode().map(|_| rate).ok_or_else(problem)?)
+}
+
+/// All addresses of this machine, of the family and with the port of this one.
+const fn any(address: SocketAddr) -> SocketAddr {
+    let ip = match address {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn wallet_at(config: &Path) -> WalletAt {
+    WalletAt {
+        config: Some(config.to_owned()),
+        network: None,
+        signer: None,
+        wallet: None,
+        password_file: None,
+        rpc: Vec::new(),
+    }
+}
+
+/// Writes the wallet, with a password of its own if none is given; whose it is.
+fn write_wallet(folder: &Path, wanted: &Setup) -> anyhow::Result<Address> {
+    let path = folder.join("wallet.json");
+    let secret = if let Some(file) = &wanted.key_file {
+        wallet::read_key(Some(file))?
+    } else {
+        let mut secret = Zeroizing::new([0; 32]);
+        outside::random()?.fill_bytes(&mut *secret);
+        secret
+    };
+    let password = if let Some(file) = &wanted.password_file {
+        wallet::password::of(&path, Some(file), true)?
+    } else {
+        let mut bytes = Zeroizing::new([0; 24]);
+        outside::random()?.fill_bytes(&mut *bytes);
+        let password = Zeroizing::new(HEXLOWER.encode(&*bytes));
+        let line = Zeroizing::new(format!("{}\n", *password));
+        keystore::write_new(&folder.join("wallet.password"), &line)?;
+        password
+    };
+    let strength = if wanted.light { Strength::Light } else { Strength::Usual };
+    Ok(wallet::keystore::create(&path, &secret, password.as_bytes(), strength)?.address())
+}
+
+/// Draws and writes the relay's secrets, with onion keys for so many seconds, and the empty log that belongs to them.
+fn write_keys(config: &RelayConfig, valid: u64) -> anyhow::Result<Keys> {
+    let mut rng = outside::random()?;
+    let unix = outside::unix();
+    let (first, last) = (epoch(unix), epoch(unix + valid));
+    let keys = Keys {
+        identity: IdentitySecret::random(&mut rng),
+        link: DhSecret::random(&mut rng),
+        onion: (first..=last).map(|epoch| (epoch, DhSecret::random(&mut rng))).collect(),
+    };
+    keystore::write(&keys, &config.keys)?;
+    // circuit.setup.6: these onion keys have seen no setup yet, so an empty log is a complete one.
+    keystore::private_folder(&config.state)?;
+    router::driver::create_log(&config.state)
+        .with_context(|| format!("cannot write the replay log in {}", config.state.display()))?;
+    Ok(keys)
+}
+
+/// The relay's descriptor; it shows that all it says may be said.
+fn describe(keys: &Keys, facts: &Facts, view: &View) -> anyhow::Result<SignedDescriptor> {
+    let issued = outside::unix();
+    let (Some(first), Some(last)) = (keys.onion.keys().next(), keys.onion.keys().next_back()) else {
+        bail!("the relay has no onion keys");
+    };
+    let descriptor = Descriptor {
+        id: keys.identity.id(),
+        network: view.network(),
+        sequence: issued,
+        issued,
+        expires: (u64::from(*last) + 1) * EPOCH_SECONDS,
+        link_key: keys.link.public(),
+        first_epoch: *first,
+        onion_keys: keys.onion.values().map(DhSecret::public).collect(),
+        addresses: facts.addresses.clone(),
+        exit: facts.exit.clone(),
+        country: facts.country,
+        operator: facts.operator.clone(),
+        version: facts.version.clone(),
+        bandwidth: facts.bandwidth,
+        gossip_port: facts.gossip_port,
+        payment: facts.payment,
+    };
+    Ok(SignedDescriptor::sign(descriptor, &keys.identity)?)
+}
+
+/// What is to be done after the files are there.
+fn next(
+    config: &Path,
+    id: RelayId,
+    owner: Option<Address>,
+    chain: Option<&Chain>,
+    descriptor: Option<&Path>,
+    bonded: bool,
+) -> Vec<String> {
+    let name = config.display();
+    let mut steps = vec![format!(
+        "keep a copy of {}: nobody can restore keys and wallet",
+        config.parent().unwrap_or(config).display()
+    )];
+    if let (Some(owner), Some(chain)) = (owner, chain) {
+        let bond = wallet::ether_text(chain.minimum_bond);
+        if !bonded {
+            steps.push(format!("send ether to {owner}: the bond, which is {bond} at least, what other relays are paid, and fees"));
+            steps.push(format!("chive wallet reserve \"{bond}\" --config {name}"));
+            steps.push(format!("chive wallet register {id} --config {name}"));
+        }
+        steps.push(format!("chive wallet deposit \"0.01 ether\" --config {name}"));
+    }
+    if let Some(descriptor) = descriptor {
+        steps.push(format!(
+            "give {} to whoever maintains the network file, and put the new file in the place of the one here",
+            descriptor.display()
+        ));
+    }
+    steps.push(format!("chive doctor --config {name}"));
+    steps.push(format!("chive relay run --config {name}"));
+    steps
+}

@@ -1,0 +1,71 @@
+//! Questions to whoever sits at the terminal.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use anyhow::bail;
+
+use crate::failure::{Failure, Kind};
+
+/// Asks, or takes the default where nothing may be asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Questions {
+    ask: bool,
+}
+
+impl Questions {
+    /// Nothing is asked if `yes` was said.
+    pub(super) fn new(yes: bool) -> anyhow::Result<Self> {
+        if !yes && !std::io::stdin().is_terminal() {
+            let text = "there is no terminal to ask; give everything by options and add --yes (chive relay setup --help)";
+            return Err(Failure::new(Kind::Usage, text).into());
+        }
+        Ok(Self { ask: !yes })
+    }
+
+    /// What was given, else what is answered, else the default; `option` is named where there is none.
+    pub(super) fn value<T>(
+        self,
+        given: Option<T>,
+        question: &str,
+        default: Option<&str>,
+        option: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> anyhow::Result<T> {
+        if let Some(given) = given {
+            return Ok(given);
+        }
+        if !self.ask {
+            let missing = || Failure::new(Kind::Usage, format!("{option} is missing: {question}"));
+            return read(default.ok_or_else(missing)?)
+                .map_err(|problem| Failure::new(Kind::Usage, format!("{option}: {problem}")).into());
+        }
+        loop {
+            let line = line(question, default)?;
+            match read(&line) {
+                Ok(value) => return Ok(value),
+                Err(problem) => writeln!(std::io::stderr(), "  {problem}")?,
+            }
+        }
+    }
+
+    /// As [`Questions::value`], for what may be left out.
+    pub(super) fn text(self, given: Option<&str>, question: &str) -> anyhow::Result<Option<String>> {
+        if given.is_some() || !self.ask {
+            return Ok(given.map(str::to_owned));
+        }
+        let line = line(question, Some(""))?;
+        Ok(Some(line).filter(|line| !line.is_empty()))
+    }
+}
+
+fn line(question: &str, default: Option<&str>) -> anyhow::Result<String> {
+    let shown = default.filter(|text| !text.is_empty()).map(|text| format!(" [{text}]")).unwrap_or_default();
+    // Standard output is for results.
+    write!(std::io::stderr(), "{question}{shown}: ")?;
+    let mut answer = String::new();
+    if std::io::stdin().lock().read_line(&mut answer)? == 0 {
+        bail!("nothing was written: the answers ended");
+    }
+    let answer = answer.trim();
+    Ok(if answer.is_empty() { default.unwrap_or_default() } else { answer }.to_owned())
+}
