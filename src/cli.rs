@@ -51,6 +51,8 @@ pub(crate) enum Command {
     /// Set up and run a relay.
     #[command(subcommand)]
     Relay(Relay),
+    /// Check what a relay or a client needs, and say what to do about what it lacks.
+    Doctor(Doctor),
     /// Keep a key and its pot at the payment contract: what a client pays from, and a relay is paid to.
     #[command(subcommand)]
     Wallet(Wallet),
@@ -260,6 +262,13 @@ pub(crate) enum Place {
     Middle,
     /// It connects to destinations.
     Exit,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The configuration file of the relay or the client; without it only this machine is checked.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

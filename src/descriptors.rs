@@ -19,7 +19,8 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    const fn count(self) -> u64 {
+    /// How many.
+    pub(crate) const fn count(self) -> u64 {
         OWN + match self {
             Self::Relay => 0,
             Self::Exit => 16_384,

@@ -19,6 +19,7 @@ mod control_client;
 mod daemon;
 mod demo;
 mod descriptors;
+mod doctor;
 mod facts;
 mod failure;
 mod keystore;
@@ -57,6 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Up(wanted) => daemon::up(wanted, output),
         Command::Relay(cli::Relay::Run { config }) => daemon::run_relay(config, output),
         Command::Relay(cli::Relay::Setup(wanted)) => daemon::on_this_thread(setup::run(wanted, output)),
+        Command::Doctor(wanted) => daemon::on_this_thread(doctor::run(wanted, output)),
         Command::Network(cli::Network::Sample(wanted)) => sample::run(wanted, output),
         Command::Status(at) => daemon::on_this_thread(report::status(at, output)),
         Command::Circuits(command) => daemon::on_this_thread(report::circuits(command, output)),

@@ -12,6 +12,7 @@ mod it {
     mod lab;
     mod logs;
     mod neighbour;
+    mod operate;
     mod outage;
     mod paths;
     mod processes;

@@ -1,0 +1,362 @@
+//! The operator's side of a relay: setting it up, having it looked at, and ending it.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::thread;
+use std::time::SystemTime;
+
+use circuit::keys::IdentitySecret;
+use data_encoding::BASE64;
+use directory::chain::{Chain, parse_address, parse_amount};
+use directory::descriptor::SignedDescriptor;
+use directory::network_file::NetworkFile;
+use serde_json::Value;
+
+use super::processes::{
+    Network, Process, chive, command, document, eventually, free_addresses, sample, text,
+};
+use super::socks::{connect, ip};
+use super::target::{Pattern, Target};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o777
+}
+
+fn unix() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+/// The options by which a relay is set up without a question.
+fn setup_of<'a>(net: &'a Path, signer: &'a str, address: &'a str, out: &'a Path) -> Vec<&'a str> {
+    let [net, out] = [net, out].map(|path| path.to_str().unwrap());
+    vec!["relay", "setup", "--yes", "--network", net, "--signer", signer, "--address", address, "--out", out]
+}
+
+#[test]
+fn a_relay_is_set_up_by_one_command_and_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses = free_addresses(3);
+    let written = sample(&folder.path().join("net"), &addresses[..2], 1);
+    let signer = written["signer"].as_str().unwrap();
+    let (net, out) = (folder.path().join("net/network.toml"), folder.path().join("mine"));
+    let address = addresses[2].to_string();
+    let mut arguments = setup_of(&net, signer, &address, &out);
+    arguments.extend(["--role", "exit", "--monthly", "2 TB", "--rate", "80 Mbit/s", "--country", "NL"]);
+    let made = document(&arguments);
+    assert!(made["wallet"].is_null(), "the network is free");
+    for file in ["relay.toml", "identity.key", "link.key", "onion.keys", "exit.policy", "state/seen.log"] {
+        assert_eq!(mode(&out.join(file)), 0o600, "{file}");
+    }
+    for file in ["", "state"] {
+        assert_eq!(mode(&out.join(file)), 0o700, "{file}");
+    }
+    // Nothing is ever overwritten.
+    let before = fs::read(out.join("identity.key")).unwrap();
+    let again = chive(&arguments);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("nothing in it is overwritten"), "{}", text(&again.stderr));
+    assert_eq!(fs::read(out.join("identity.key")).unwrap(), before);
+
+    // The maintainer takes the descriptor into the network file, and the relay runs.
+    let bytes = fs::read_to_string(made["descriptor"].as_str().unwrap()).unwrap();
+    let bytes = BASE64.decode(bytes.trim().as_bytes()).unwrap();
+    let old = fs::read_to_string(&net).unwrap();
+    let mut view = NetworkFile::parse(&old, "network.toml", None, unix()).unwrap().into_view();
+    let descriptor = SignedDescriptor::parse(&bytes, view.network(), unix()).unwrap();
+    assert_eq!((descriptor.country, descriptor.addresses[0]), (Some(*b"NL"), addresses[2]));
+    let exit = descriptor.exit.as_ref().unwrap();
+    assert!(exit.accepts(443) && !exit.accepts(25));
+    view.insert(descriptor).unwrap();
+    let maintainer = IdentitySecret::from_bytes(&[7; 32]);
+    let new = NetworkFile::create("tests", view, &maintainer).unwrap();
+    fs::write(out.join("network.toml"), new.to_text()).unwrap();
+    let config = out.join("relay.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace(signer, &maintainer.id().to_string())).unwrap();
+    let path = config.to_str().unwrap();
+    let mut relay = Process::start(folder.path(), &["relay", "run", "--config", path, "--output", "json"]);
+    assert_eq!(relay.ready("relay")["id"], made["id"]);
+    let load = document(&["status", "--config", path])["load"].clone();
+    assert_eq!((&load["rate"], &load["monthly"]["cap"]), (&10_000_000.into(), &2_000_000_000_000_u64.into()));
+    assert_eq!((&load["draining"], &load["monthly"]["used"]), (&false.into(), &0.into()));
+    relay.end_by("TERM");
+    assert_eq!(mode(&out.join("state/traffic")), 0o600);
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_named_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses = free_addresses(1);
+    let written = sample(&folder.path().join("net"), &addresses, 1);
+    let signer = written["signer"].as_str().unwrap();
+    let (net, out) = (folder.path().join("net/network.toml"), folder.path().join("mine"));
+    let whole = setup_of(&net, signer, "127.0.0.1:7000", &out);
+    let said = |arguments: &[&str]| {
+        let output = chive(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        text(&output.stderr).to_owned()
+    };
+    let without = |option: &str| {
+        let at = whole.iter().position(|word| *word == option).unwrap();
+        [&whole[..at], &whole[at + 2..]].concat()
+    };
+    assert!(said(&without("--address")).contains("--address is missing"));
+    assert!(said(&without("--network")).contains("--network is missing"));
+    assert!(said(&without("--signer")).contains("the setting `signer` is missing"));
+    let terminal: Vec<_> = whole.iter().copied().filter(|word| *word != "--yes").collect();
+    assert!(said(&terminal).contains("there is no terminal to ask"));
+    assert!(said(&[&whole[..], &["--monthly", "much"]].concat()).contains("a size is wanted"));
+    assert!(said(&[&whole[..], &["--country", "nl"]].concat()).contains("two letters A to Z"));
+    // Found out late: nothing is left of the attempt.
+    let late = [&whole[..], &["--operator", "m\u{fc}ller"]].concat();
+    assert!(
+        said(&late).contains("a descriptor cannot say this of a relay: malformed operator"),
+        "{}",
+        said(&late)
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn on_a_paid_network_the_wallet_is_made_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let net = folder.path().join("net");
+    let contract = format!("0x{}", "c0".repeat(20));
+    let owner = format!("0x{}", "11".repeat(20));
+    let written = document(&[
+        "network",
+        "sample",
+        "--relays",
+        "1",
+        "--exits",
+        "1",
+        "--chain-id",
+        "31337",
+        "--contract",
+        &contract,
+        "--owner",
+        &owner,
+        "--minimum-bond",
+        "0.5 ether",
+        "--rpc",
+        "http://127.0.0.1:1",
+        "--out",
+        net.to_str().unwrap(),
+    ]);
+    let signer = written["signer"].as_str().unwrap();
+    let (net, out) = (net.join("network.toml"), folder.path().join("mine"));
+    let whole = setup_of(&net, signer, "127.0.0.1:7000", &out);
+    let made = document(&[&whole[..], &["--light", "--ask", "5", "--role", "middle"]].concat());
+    for file in ["wallet.json", "wallet.password"] {
+        assert_eq!(mode(&out.join(file)), 0o600, "{file}");
+    }
+    let config = out.join("relay.toml");
+    let shown = document(&["wallet", "show", "--wallet", out.join("wallet.json").to_str().unwrap()]);
+    assert_eq!(shown["address"], made["owner"]);
+    let next: Vec<_> = made["next"].as_array().unwrap().iter().map(|step| step.as_str().unwrap()).collect();
+    assert!(
+        next.iter().any(|step| step.starts_with("chive wallet reserve \"0.5 ether\" --config")),
+        "{next:?}"
+    );
+    assert!(!out.join("exit.policy").exists());
+    // Nobody answers at the RPC: the doctor says so, and what to do.
+    let output = chive(&["doctor", "--config", config.to_str().unwrap(), "--output", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let (_, findings) = findings(&output.stdout);
+    assert_eq!(state(&findings, "chain"), "fail");
+    assert_eq!(state(&findings, "permissions"), "ok");
+}
+
+#[test]
+fn on_an_open_network_the_relay_needs_no_signer_and_makes_its_keys_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (net, out) = (folder.path().join("network.toml"), folder.path().join("mine"));
+    let chain = Chain {
+        id: 31_337,
+        contract: parse_address(&format!("0x{}", "c0".repeat(20))).unwrap(),
+        rpc: vec!["http://127.0.0.1:1".to_owned()],
+        minimum_bond: parse_amount("0.5 ether").unwrap(),
+        exit_operators: 1,
+        deployed: 0,
+    };
+    let file = NetworkFile::open("tests", chain, vec!["127.0.0.1:7000".to_owned()]).unwrap();
+    fs::write(&net, file.to_text()).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let arguments = [
+        "relay",
+        "setup",
+        "--yes",
+        "--light",
+        "--network",
+        net.to_str().unwrap(),
+        "--address",
+        "127.0.0.1:7001",
+        "--gossip-port",
+        &port,
+        "--operator",
+        "me \"and\" others",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let made = document(&arguments);
+    assert!(made["descriptor"].is_null(), "it tells the others itself");
+    // The title, and this and the next epoch.
+    assert_eq!(fs::read_to_string(out.join("onion.keys")).unwrap().lines().count(), 3);
+    let config = fs::read_to_string(out.join("relay.toml")).unwrap();
+    assert!(config.contains(&format!("gossip_port = {port}")) && !config.contains("signer"), "{config}");
+    let output = chive(&["doctor", "--config", out.join("relay.toml").to_str().unwrap(), "--output", "json"]);
+    let (_, found) = findings(&output.stdout);
+    assert_eq!((state(&found, "configuration"), state(&found, "gossip port")), ("ok".into(), "ok".into()));
+}
+
+/// The exit code's document and the findings of a doctor.
+fn findings(printed: &[u8]) -> (Option<Value>, Vec<Value>) {
+    let mut documents = text(printed).lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let list = documents.next().unwrap()["findings"].as_array().unwrap().clone();
+    (documents.next(), list)
+}
+
+fn state(findings: &[Value], check: &str) -> String {
+    let found = findings.iter().find(|finding| finding["check"] == check);
+    found.unwrap_or_else(|| panic!("no {check}: {findings:?}"))["state"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_doctor_finds_a_running_relay_well_and_says_what_others_lack() {
+    let mut network = Network::start(3);
+    let config = network.file("relay1/relay.toml");
+    let doctor = || chive(&["doctor", "--config", config.to_str().unwrap(), "--output", "json"]);
+    let client = network.client("one", 3);
+    eventually("an inbound link", || (network.relay_status(1)["links_inbound"] != 0).then_some(()));
+    let output = doctor();
+    let (error, found) = findings(&output.stdout);
+    assert!(error.is_none() && output.status.success(), "{found:#?}");
+    for check in
+        ["configuration", "permissions", "disk", "udp port", "udp out", "mtu", "clock", "reached", "chain"]
+    {
+        assert_eq!(state(&found, check), "ok", "{check}: {found:#?}");
+    }
+    // Nobody outside could come to a loopback address.
+    assert_eq!(state(&found, "nat"), "warn");
+    drop(client);
+
+    // Nothing runs, and a secret is open to everybody.
+    network.relays.clear();
+    let key = network.file("relay1/link.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let output = doctor();
+    assert_eq!(output.status.code(), Some(1));
+    let (error, found) = findings(&output.stdout);
+    assert_eq!(error.unwrap()["error"]["kind"], "failure");
+    assert_eq!((state(&found, "permissions"), state(&found, "udp out")), ("fail".into(), "fail".into()));
+    assert_eq!((state(&found, "reached"), state(&found, "clock")), ("unknown".into(), "unknown".into()));
+    let remedy = found.iter().find(|finding| finding["check"] == "permissions").unwrap()["remedy"].clone();
+    assert!(remedy.as_str().unwrap().starts_with(&format!("chmod 600 {}", key.display())), "{remedy}");
+    // People read the same.
+    let output = chive(&["doctor", "--config", config.to_str().unwrap()]);
+    let said = text(&output.stdout);
+    assert!(said.contains("FAIL     permissions") && said.contains("-> chmod 600"), "{said}");
+}
+
+#[test]
+fn the_doctor_looks_at_a_machine_without_a_configuration_and_at_a_wrong_one() {
+    let output = chive(&["doctor", "--output", "json"]);
+    let (_, found) = findings(&output.stdout);
+    assert_eq!(state(&found, "version"), "ok");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("relay.toml");
+    fs::write(&config, "lisen = 1\n").unwrap();
+    let output = chive(&["doctor", "--config", config.to_str().unwrap(), "--output", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let (_, found) = findings(&output.stdout);
+    assert_eq!(state(&found, "configuration"), "fail");
+}
+
+/// Has a client read without end from a target, so that the circuit is in use.
+fn keep_reading(client: std::net::SocketAddr, target: &Target) -> thread::JoinHandle<usize> {
+    let mut stream = connect(client, None, &ip(target.address)).unwrap();
+    stream.write_all(b"give 1000000000000\n").unwrap();
+    let mut first = [0; 1000];
+    stream.read_exact(&mut first).unwrap();
+    let mut expected = [0; 1000];
+    Pattern::new().fill(&mut expected);
+    assert_eq!(first, expected);
+    thread::spawn(move || {
+        let (mut buffer, mut count) = (vec![0; 1 << 16], 0);
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            count += length;
+        }
+        count
+    })
+}
+
+// operate.drain.1
+#[test]
+fn a_relay_in_use_drains_until_it_is_asked_again() {
+    let network = Network::start(3);
+    let client = network.client("one", 1);
+    let target = Target::open();
+    let reading = keep_reading(client.socks, &target);
+    let number = network.number_in_path(&client, 0);
+    // The other exit could serve what comes new.
+    let mut network = network;
+    let relay = &mut network.relays[number - 1];
+    relay.signal("TERM");
+    let control = network.folder.path().join(format!("net/relay{number}/run/control.sock"));
+    let status = || document(&["status", "--control", control.to_str().unwrap()]);
+    eventually("its draining", || (status()["load"]["draining"] == true).then_some(()));
+    let carried = || status()["cells"]["here"].as_u64().unwrap();
+    let before = carried();
+    eventually("more cells", || (carried() > before).then_some(()));
+    let relay = &mut network.relays[number - 1];
+    relay.end_by("TERM");
+    drop(client);
+    assert!(reading.join().unwrap() > 0);
+}
+
+// operate.drain.1
+#[test]
+fn a_relay_whose_circuits_are_idle_ends_soon() {
+    let mut network = Network::start(3);
+    let config = network.file("relay3/relay.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}\n[limits]\ndrain = 3600\n")).unwrap();
+    network.relays[2].end_by("TERM");
+    network.relays[2] = network.start_relay(3);
+    let client = network.client("one", 1);
+    // Some circuit of the client ends at each exit, or will.
+    let mut stop = command(&["stop", "--config", config.to_str().unwrap()]);
+    assert!(stop.status().unwrap().success());
+    assert!(network.relays[2].end().success());
+    drop(client);
+}
+
+#[test]
+fn the_month_that_is_used_up_ends_the_taking_of_circuits() {
+    let mut network = Network::start(3);
+    for number in [2, 3] {
+        let config = network.file(&format!("relay{number}/relay.toml"));
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, format!("{text}\n[limits]\nmonthly = \"1 B\"\n")).unwrap();
+        fs::write(
+            network.file(&format!("relay{number}/state/traffic")),
+            "chive traffic 1\nsince 9999999999\nused 5\n",
+        )
+        .unwrap();
+        network.relays[number - 1].end_by("TERM");
+        network.relays[number - 1] = network.start_relay(number);
+        network.relays[number - 1].logs("the month's traffic is used up");
+        assert_eq!(network.relay_status(number)["load"]["draining"], true);
+    }
+    // Both exits are full: no circuit stands.
+    let client = Process::run(network.folder.path(), network.client_command("one", 1));
+    client.logs("no circuit stands yet");
+    // A second look at the note: it is kept across the restart.
+    let note = fs::read_to_string(network.file("relay2/state/traffic")).unwrap();
+    assert!(note.ends_with("used 5\n"), "{note}");
+    network.relays[1].end_by("TERM");
+    drop(client);
+}
