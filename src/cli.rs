@@ -10,9 +10,9 @@ use directory::chain::{Wei, parse_address, parse_amount};
 use payments::Address;
 use payments::amount::Rate;
 
+use crate::config::wishes::{self, Excluded, exclude};
 use crate::config::{DEFAULT_HOPS, MAX_HOPS, limits};
 use crate::output::Format;
-use crate::wishes::{self, Excluded};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 the daemon is not running, 4 timed out, 5 no path of the wanted form,
@@ -126,6 +126,27 @@ pub(crate) struct Wished {
     /// The most that a GiB may cost, the whole path, such as "0.002 ether/GiB".
     #[arg(long, value_parser = wishes::price, value_name = "AMOUNT/GiB")]
     pub(crate) max_price: Option<Rate>,
+}
+
+impl Wished {
+    /// The wishes of a file, but for those of the command line.
+    pub(crate) fn over(&self, mut wishes: Wishes) -> Wishes {
+        if let Some(hops) = self.hops {
+            wishes.hops = hops;
+        }
+        if !self.exit.is_empty() {
+            wishes.exit = self.exit.iter().copied().collect();
+        }
+        if !self.entry.is_empty() {
+            wishes.entry = self.entry.iter().copied().collect();
+        }
+        if !self.exclude.is_empty() {
+            exclude(&mut wishes, self.exclude.iter().copied());
+        }
+        wishes.distinct_countries |= self.distinct_countries;
+        wishes.max_price = self.max_price.or(wishes.max_price);
+        wishes
+    }
 }
 
 /// Which daemon is asked.
@@ -402,6 +423,40 @@ pub(crate) enum Network {
     /// The network is free unless --chain-id and --contract say where its relays are paid. It is then for tests all the
     /// same: one exit operator is enough for a price, so prices may tell paths apart.
     Sample(Sample),
+    /// Write the file of an open network, whose relays are registered at a contract, and a client's configuration file.
+    Open(OpenNetwork),
+}
+
+/// An open network.
+#[derive(Debug, Args)]
+pub(crate) struct OpenNetwork {
+    /// Its name.
+    #[arg(long, default_value = "open", value_name = "NAME")]
+    pub(crate) name: String,
+    /// The chain on which its relays are registered and paid.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9_223_372_036_854_775_807), value_name = "ID")]
+    pub(crate) chain_id: u64,
+    /// The contract on that chain.
+    #[arg(long, value_parser = account, value_name = "0xADDRESS")]
+    pub(crate) contract: Address,
+    /// Where the chain can be asked; may be given several times.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "URL")]
+    pub(crate) rpc: Vec<String>,
+    /// The block in which the contract was deployed, or an earlier one.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) deployed: u64,
+    /// Where relays exchange descriptors (TCP); may be given several times.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT")]
+    pub(crate) bootstrap: Vec<String>,
+    /// The least bond of a relay.
+    #[arg(long, value_parser = amount, default_value = "0.001ether", value_name = "AMOUNT")]
+    pub(crate) minimum_bond: Wei,
+    /// The exit owners that make a price.
+    #[arg(long, default_value_t = directory::chain::EXIT_OPERATORS, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+    pub(crate) exit_operators: u16,
+    /// The folder to write to; it must not exist, or be empty.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -480,27 +535,6 @@ pub(crate) enum Role {
     Client,
 }
 
-impl Wished {
-    /// The wishes of a file, but for those of the command line.
-    pub(crate) fn over(&self, mut wishes: Wishes) -> Wishes {
-        if let Some(hops) = self.hops {
-            wishes.hops = hops;
-        }
-        if !self.exit.is_empty() {
-            wishes.exit = self.exit.iter().copied().collect();
-        }
-        if !self.entry.is_empty() {
-            wishes.entry = self.entry.iter().copied().collect();
-        }
-        if !self.exclude.is_empty() {
-            wishes::exclude(&mut wishes, self.exclude.iter().copied());
-        }
-        wishes.distinct_countries |= self.distinct_countries;
-        wishes.max_price = self.max_price.or(wishes.max_price);
-        wishes
-    }
-}
-
 fn amount(text: &str) -> Result<Wei, String> {
     let wei = parse_amount(text).filter(|wei| *wei != Wei::ZERO);
     wei.ok_or_else(|| "an exact amount is wanted, such as 0.05ether, 5gwei or 1000wei".to_owned())
@@ -531,6 +565,10 @@ fn rate(text: &str) -> Result<String, String> {
 fn country(text: &str) -> Result<String, String> {
     let is_code = text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_uppercase());
     is_code.then(|| text.to_owned()).ok_or_else(|| "two letters A to Z are wanted, such as DE".to_owned())
+}
+
+fn relay(text: &str) -> Result<RelayId, String> {
+    crate::config::relay_id(text).ok_or_else(|| "64 hexadecimal digits are wanted".to_owned())
 }
 
 fn hops(text: &str) -> Result<usize, String> {

@@ -13,11 +13,10 @@ use router::policy::ExitPolicy;
 mod announce;
 pub(crate) mod limits;
 mod section;
+pub(crate) mod wishes;
 
 pub(crate) use announce::Announce;
 use section::{Section, Source};
-
-use super::wishes;
 
 /// The most relays in a path.
 pub(crate) const MAX_HOPS: usize = 5;
@@ -277,7 +276,7 @@ impl Network {
 
 /// Settings that only one role has.
 const OF_RELAYS: [&str; 5] = ["listen", "keys", "announce", "limits", "exit"];
-const OF_CLIENTS: [&str; 4] = ["socks", "hops", "prebuilt", "udp"];
+const OF_CLIENTS: [&str; 5] = ["socks", "hops", "prebuilt", "udp", "paths"];
 
 /// Whether a file has settings of the first list, and none of the second.
 fn is_of(source: &Source, own: &[&str], other: &[&str]) -> bool {
@@ -364,6 +363,30 @@ impl ClientConfig {
 /// Whether a file is a relay's: it has a `listen`, which a client's cannot.
 pub(crate) fn is_relay(path: &Path) -> bool {
     Source::read(path).is_ok_and(|source| source.has("listen"))
+}
+
+/// What a client's file wants of every path.
+fn wishes(root: &mut Section<'_>) -> anyhow::Result<Wishes> {
+    let hops = root.number("hops", "3", 1..MAX_HOPS + 1)?.unwrap_or(DEFAULT_HOPS);
+    let mut wishes = Wishes::hops(hops);
+    let keys = &["exit", "entry", "exclude", "distinct_countries", "max_price"];
+    let Some(section) = root.section("paths", keys)? else { return Ok(wishes) };
+    let countries = |key| {
+        section.list(key, "[\"nl\", \"de\"]", |list| {
+            list.iter().map(|text| wishes::country(text)).collect::<Result<_, _>>()
+        })
+    };
+    wishes.exit = countries("exit")?.unwrap_or_default();
+    wishes.entry = countries("entry")?.unwrap_or_default();
+    let excluded = section.list("exclude", "[\"ru\"]", |list| {
+        list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, String>>()
+    })?;
+    wishes::exclude(&mut wishes, excluded.unwrap_or_default());
+    wishes.distinct_countries = section.flag("distinct_countries")?;
+    wishes.max_price = section.get_checked("max_price", "\"0.5 ether/GiB\"", |value| {
+        wishes::price(value.as_str().unwrap_or_default())
+    })?;
+    Ok(wishes)
 }
 
 /// The network and the wallet that a file names, be it a relay's or a client's.
@@ -479,6 +502,21 @@ mod tests {
         let both = RELAY_EXAMPLE.replace("# policy_file", "policy_file");
         let error = RelayConfig::read(&written(&both).1).unwrap_err().to_string();
         assert!(error.contains("both `rules` and `policy_file`"), "{error}");
+    }
+
+    #[test]
+    fn wishes_are_read_and_a_bad_one_names_its_line() {
+        let id = "ab".repeat(32);
+        let text = CLIENT_EXAMPLE
+            .replace("exit = []", "exit = [\"nl\", \"DE\"]")
+            .replace("exclude = []", &format!("exclude = [\"ru\", \"{id}\"]"));
+        let wishes = ClientConfig::read(&written(&text).1).unwrap().wishes;
+        assert_eq!((wishes.exit.len(), wishes.excluded.len(), wishes.excluded_relays.len()), (2, 1, 1));
+        let text = CLIENT_EXAMPLE.replace("entry = []", "entry = [\"nld\"]");
+        let error = ClientConfig::read(&written(&text).1).unwrap_err().to_string();
+        let line = 1 + text.lines().position(|line| line.starts_with("entry")).unwrap();
+        assert!(error.contains(&format!("line {line}: `entry` cannot be")), "{error}");
+        assert!(error.contains("a country of two letters"), "{error}");
     }
 
     #[test]

@@ -318,7 +318,9 @@ fn answer(
             // Who asked may have left.
             match command {
                 Command::Status(to) => {
-                    let mut status = shared.look(|node| report::status(node, started, socks));
+                    let counters = shared.counters();
+                    let packets = [counters.packets_out, counters.packets_in];
+                    let mut status = shared.look(|node| report::status(node, started, socks, packets));
                     status.money = money.as_ref().and_then(|(owner, health)| {
                         shared.look(|node| money::report(node, *owner, &health.borrow()).map(Box::new))
                     });

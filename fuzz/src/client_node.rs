@@ -177,7 +177,8 @@ impl Station {
 impl World {
     fn new(hops: usize, paid: bool) -> Self {
         let now = start();
-        let config = Config { prebuilt: 1, ..Config::new(NETWORK, view(), Wishes::hops(hops)) };
+        let (view, payer) = if paid { (paid_view(), Some(teller::payer())) } else { (view(), None) };
+        let config = Config { prebuilt: 1, payer, ..Config::new(NETWORK, view, Wishes::hops(hops)) };
         let mut world = Self {
             now,
             node: ClientNode::new(now, config, [1; 32]),

@@ -60,13 +60,7 @@ pub(crate) fn describe(n: u8, payment: Option<Payment>) -> SignedDescriptor {
         version: "chive 0.1.0".to_owned(),
         bandwidth: 12_345,
         gossip_port: 4434,
-        payment: (n == 5).then(|| Payment {
-            chain_id: chain().id,
-            contract: chain().contract,
-            owner: parse_address("0x0505050505050505050505050505050505050505").unwrap(),
-            ask: Rate(1_000),
-            exit_ask: Rate(1 << 30),
-        }),
+        payment,
     };
     SignedDescriptor::sign(descriptor, &identity(n)).unwrap()
 }

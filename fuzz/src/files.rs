@@ -10,7 +10,6 @@ use crate::input::Input;
 #[path = "../../src"]
 mod binary {
     pub(crate) mod config;
-    mod wishes;
 }
 
 #[expect(unreachable_pub, reason = "its own room makes it public")]

@@ -51,7 +51,7 @@ pub(crate) fn owner(n: u8) -> Address {
 /// The relays 1 to 3, all of them paid.
 pub(crate) fn paid_view() -> View {
     let (id, contract) = (DOMAIN.chain_id, DOMAIN.contract);
-    let chain = Chain { id, contract, rpc: vec![], minimum_bond: Wei(1), exit_operators: 1 };
+    let chain = Chain { id, contract, rpc: vec![], minimum_bond: Wei(1), exit_operators: 1, deployed: 0 };
     let mut view = View::new(NETWORK).with_chain(chain);
     for n in 1..4 {
         let payment = Payment {

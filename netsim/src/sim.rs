@@ -260,21 +260,6 @@ impl Sim {
         result
     }
 
-    /// Calls the relay on a host, as its driver would.
-    ///
-    /// # Panics
-    ///
-    /// When there is none.
-    pub fn with_relay<R>(&mut self, id: HostId, call: impl FnOnce(&mut RelayNode, Now) -> R) -> R {
-        let now = self.now();
-        let result = match &mut self.host_mut(id).running {
-            Some(Running::Relay(node)) => call(node, now),
-            other => panic!("no relay runs on {id:?}: {other:?}"),
-        };
-        self.drive(id);
-        result
-    }
-
     // --- applications ------------------------------------------------------------------------------------------
 
     /// An application asks its client for a stream.

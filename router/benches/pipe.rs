@@ -77,7 +77,14 @@ fn view(paid: bool) -> View {
     let mut view = View::new(NETWORK);
     if paid {
         let (id, contract) = (DOMAIN.chain_id, DOMAIN.contract);
-        view = view.with_chain(Chain { id, contract, rpc: vec![], minimum_bond: Wei(1), exit_operators: 1 });
+        view = view.with_chain(Chain {
+            id,
+            contract,
+            rpc: vec![],
+            minimum_bond: Wei(1),
+            exit_operators: 1,
+            deployed: 0,
+        });
     }
     for n in [1, 2] {
         let keys = keys(n);
@@ -102,6 +109,8 @@ fn view(paid: bool) -> View {
             country: None,
             operator: String::new(),
             version: String::new(),
+            bandwidth: 0,
+            gossip_port: 0,
             payment: Some(payment).filter(|_| paid),
         };
         let signed = SignedDescriptor::sign(descriptor, &keys.identity).expect("a good descriptor");

@@ -230,7 +230,13 @@ impl Relay {
         let handle = Handle { commands, stop, load };
         let shared = Shared::new(node);
         let watchman = Watchman { shared: Rc::clone(&shared), stopped, drain: limits.drain, traffic, tells };
-        Ok(Self { shared, socket, log, money, exit, handle, commands: received, watchman })
+        Ok(Self { shared, socket, log, money, directory: None, exit, handle, commands: received, watchman })
+    }
+
+    /// Has it answer questions about this directory, if it is an exit.
+    pub fn serve_directory(&mut self, directory: Directory) {
+        self.shared.with_node(|node, _| node.serve_directory());
+        self.directory = Some(directory);
     }
 
     /// Where the relay receives links, with the port that was chosen where the setting said 0.
@@ -245,7 +251,7 @@ impl Relay {
 
     /// Runs until [`Handle::stop`]; inside a [`tokio::task::LocalSet`].
     pub async fn run(self) -> Result<(), RunError> {
-        let Self { shared, socket, log, money, exit, handle, commands, watchman } = self;
+        let Self { shared, socket, log, money, directory, exit, handle, commands, watchman } = self;
         let load = handle.load();
         drop(handle);
         let (treasurer, health) = money.map(|opened| Treasurer::start(&shared, opened)).unzip();

@@ -43,7 +43,12 @@ fn explained(error: &str) -> String {
     format!("{error}{hint}")
 }
 
-pub(super) fn status(node: &ClientNode, started: Instant, socks: SocketAddr) -> status::Status {
+pub(super) fn status(
+    node: &ClientNode,
+    started: Instant,
+    socks: SocketAddr,
+    packets: [u64; 2],
+) -> status::Status {
     let pool = node.pool();
     let ready = pool.values().filter(|circuit| circuit.opened.is_some()).count();
     let link = node.entry_link();
@@ -67,6 +72,7 @@ pub(super) fn status(node: &ClientNode, started: Instant, socks: SocketAddr) -> 
         streams: node.streams() as u64,
         bytes_up: node.counts().bytes_up,
         bytes_down: node.counts().bytes_down,
+        packets,
         link_rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         last_error: node.counts().last_error.as_deref().map(explained),
         money: None,

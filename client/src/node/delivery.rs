@@ -62,7 +62,7 @@ impl ClientNode {
         let Some(circuit) = self.pool.get(&key) else { return };
         for relay in circuit.path.iter().take(hop + 1).skip(hop.saturating_sub(1)) {
             if Some(*relay) != self.entry.map(|entry| entry.relay) {
-                self.paths.avoid(now.instant, *relay);
+                self.paths.quality_mut().strike(now.instant, *relay);
             }
         }
         if hop == 1 && self.strikes.add(now.instant) {

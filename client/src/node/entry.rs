@@ -6,7 +6,7 @@ use circuit::keys::RelayId;
 use circuit::link::{LinkId, Peer};
 use circuit::setup::Status;
 
-use super::{Circuit, ClientNode, Event, Failure, NoPath, Now, Purpose};
+use super::{Circuit, ClientNode, Event, Failure, NoPath, Now, Purpose, Strikes};
 
 /// An entry that does not answer for so long is replaced. Its link is given up only later, and what stands on it goes on
 /// should it speak again.
@@ -29,7 +29,13 @@ impl ClientNode {
         {
             return Ok(Some(entry).filter(|entry| self.links.is_up(entry.link)));
         }
+        self.entry = None;
         let id = self.paths.entry(now)?;
+        if self.distrusts(&id) {
+            self.paths.quality_mut().strike(now.instant, id);
+            self.paths.guards_mut().failed(now.instant, &id);
+            return Ok(None);
+        }
         self.entry = self.dial(now, id);
         self.tell_guards();
         Ok(self.entry.filter(|entry| self.links.is_up(entry.link)))
@@ -104,6 +110,7 @@ impl ClientNode {
         if let Some(entry) = self.entry.take() {
             self.paths.quality_mut().strike(now.instant, entry.relay);
             self.paths.guards_mut().failed(now.instant, &entry.relay);
+            self.strikes = Strikes::default();
         }
     }
 

@@ -123,7 +123,7 @@ impl ClientNode {
 
     /// Whether a relay is not to be paid at the moment, for what it did.
     pub(super) fn distrusts(&self, relay: &RelayId) -> bool {
-        let owner = self.config.view.payment(relay).map(|payment| payment.owner);
+        let owner = self.paths.view().payment(relay).map(|payment| payment.owner);
         owner.zip(self.payer.as_ref()).is_some_and(|(owner, payer)| payer.distrusts(owner))
     }
 

@@ -1,4 +1,4 @@
-//! What changes under a running relay: the view, its limits, its willingness (docs/spec/06-operation.md).
+//! What changes under a running relay: the view, its limits, its willingness (docs/spec/07-operation.md).
 
 use std::time::Duration;
 

@@ -5,6 +5,10 @@ mod adversary;
 #[cfg(test)]
 mod change;
 #[cfg(test)]
+mod cheat;
+#[cfg(test)]
+mod cheats;
+#[cfg(test)]
 mod deluge;
 #[cfg(test)]
 mod determinism;

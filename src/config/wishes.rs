@@ -9,7 +9,7 @@ use client::wishes::{Country, Wishes};
 use directory::chain::{Wei, parse_amount};
 use directory::payment::Rate;
 
-use super::config::relay_id;
+use super::relay_id;
 
 /// What no path may have: a country, or a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
