@@ -268,7 +268,8 @@ impl Task {
                 Step::Dial(target @ Target::Relay(relay, peer)) => {
                     let addresses = self.exchange.view().get(&relay).map_or_else(Vec::new, gossip_addresses);
                     let condition = PeerCondition::DisconnectedAndNotDialing;
-                    let dial = DialOpts::peer_id(peer).condition(condition).addresses(addresses).build();
+                    let dial = DialOpts::peer_id(peer).condition(condition).addresses(addresses);
+                    let dial = dial.allocate_new_port().build();
                     self.dial(dial, target);
                 }
             }
@@ -312,7 +313,9 @@ impl Task {
         bootstrap.tries = bootstrap.tries.wrapping_add(1);
         match turn {
             Some(address) => {
-                self.dial(DialOpts::unknown_peer_id().address(multiaddr(*address)).build(), target);
+                let dial = DialOpts::unknown_peer_id().address(multiaddr(*address));
+                // From the port that it listens on, a host of several relays could connect to itself.
+                self.dial(dial.allocate_new_port().build(), target);
             }
             None => self.peers.missed((self.now)().instant, target),
         }
