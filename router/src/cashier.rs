@@ -68,6 +68,8 @@ struct Neighbour {
     /// Where frames go.
     link: Option<LinkId>,
     relay: bool,
+    /// Its bond, by the registry.
+    bond: Wei,
     /// Up to what it is to be paid.
     target: u128,
     told: Option<Instant>,
@@ -155,13 +157,23 @@ impl Cashier {
         self.trust(ledger, owner);
     }
 
+    /// The registry names a neighbour's bond, which counts until its pot has been seen: else the first circuits between two relays
+    /// would come before their credit.
+    // pay.credit.2
+    pub fn vouch(&mut self, ledger: &mut Ledger, owner: Address, bond: Wei) {
+        if let Some(neighbour) = self.neighbours.get_mut(&owner) {
+            neighbour.bond = bond;
+            self.trust(ledger, owner);
+        }
+    }
+
     /// These are the owners of all relays there are now: the others are neighbours like clients from here on.
     // operate.view.2
     pub fn set_owners(&mut self, ledger: &mut Ledger, owners: &BTreeSet<Address>) {
         for (address, neighbour) in &mut self.neighbours {
             if neighbour.relay && !owners.contains(address) {
                 neighbour.relay = false;
-                ledger.set_line(neighbour.account, 0, 0);
+                ledger.set_line(neighbour.account, 0);
             }
         }
     }
@@ -222,6 +234,7 @@ impl Cashier {
                 account,
                 link: None,
                 relay: false,
+                bond: Wei::ZERO,
                 target: paid,
                 told: None,
                 stopped: false,
@@ -264,9 +277,12 @@ impl Cashier {
         let Some(neighbour) = self.neighbours.get(&address).filter(|neighbour| neighbour.relay) else {
             return;
         };
-        let bonded = self.seen.get(&address).filter(|seen| seen.registered && !seen.unlocking);
-        let cap = bonded.map_or(0, |seen| seen.reserve.0 / LINE_PART);
-        ledger.set_line(neighbour.account, cap);
+        let bond = match self.seen.get(&address) {
+            Some(seen) if seen.registered && !seen.unlocking => seen.reserve,
+            Some(_) => Wei::ZERO,
+            None => neighbour.bond,
+        };
+        ledger.set_line(neighbour.account, bond.0 / LINE_PART);
     }
 
     // --- frames --------------------------------------------------------------------------------------------------

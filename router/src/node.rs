@@ -80,6 +80,7 @@ pub struct RelayNode {
     cashier: Option<Cashier>,
     /// The money may have work for the outside.
     worked: bool,
+    payment_packets: u64,
     /// What limits the cells of a second.
     throttle: Throttle,
 }
@@ -121,6 +122,7 @@ impl RelayNode {
             no_setups_until: None,
             cashier: config.payments.map(|(_, cashier)| Cashier::new(cashier)),
             worked: true,
+            payment_packets: 0,
             throttle: Throttle::default(),
         }
     }
@@ -399,13 +401,14 @@ impl RelayNode {
         match event {
             LinkEvent::Up { link } => {
                 let our_opener = self.links.our_opener(link);
-                let owner = self
-                    .links
-                    .peer(link)
-                    .and_then(|peer| self.view.payment(&peer))
-                    .map(|payment| payment.owner);
+                let peer = self.links.peer(link);
+                let owner = peer.and_then(|peer| self.view.payment(&peer)).map(|payment| payment.owner);
                 if let (Some(cashier), Some(owner)) = (&mut self.cashier, owner) {
                     cashier.relay_up(now, self.relay.ledger_mut(), link, owner);
+                    let registered = self.view.registry().zip(peer);
+                    if let Some(known) = registered.and_then(|(registry, id)| registry.get(&id, &owner)) {
+                        cashier.vouch(self.relay.ledger_mut(), owner, known.bond);
+                    }
                     self.worked = true;
                 }
                 let payee = self.payee(link);

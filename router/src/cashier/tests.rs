@@ -370,6 +370,23 @@ fn counts_are_said_now_and_then_and_to_who_has_others() {
     assert!(matches!(frames[..], [Frame::Meter { role: Role::Payee, due: Wei(5_000), .. }]), "{frames:?}");
 }
 
+// pay.credit.2
+#[test]
+fn the_registry_vouches_for_a_neighbour_until_its_pot_is_seen() {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let (link, owner) = (links()[0], signer(9).address());
+    cashier.vouch(&mut ledger, owner, Wei(256_000_000));
+    assert_eq!(cashier.account(link), None, "a stranger");
+    cashier.relay_up(start(), &mut ledger, link, owner);
+    let known = cashier.account(link).unwrap();
+    ledger.meet(known, 1);
+    assert!(!ledger.charge(known, 1, 1), "nobody vouches yet");
+    cashier.vouch(&mut ledger, owner, Wei(256 * 500));
+    assert!(ledger.charge(known, 1, 500) && !ledger.charge(known, 1, 1));
+    cashier.seen(start(), &mut ledger, owner, account(9));
+    assert_eq!(ledger.get(known).map(|known| known.line), Some(0), "the pot itself says otherwise");
+}
+
 /// A cashier that owes the relay of signer 9 over a link.
 fn debtor() -> (Cashier, Ledger, LinkId, AccountId) {
     let (mut cashier, mut ledger) = (cashier(), Ledger::default());
