@@ -1,5 +1,5 @@
 //! What a relay of an open network says of itself and when, and the onion keys that belong to it
-//! (docs/spec/06-operation.md section 1).
+//! (docs/spec/07-operation.md section 1).
 //!
 //! Pure: [`Herald::poll`] says what is to be done next. What must be on disk before it is used comes first, and waits for
 //! [`Herald::kept`].

@@ -1,4 +1,4 @@
-//! The rate of a relay: a bucket over the cells of all circuits (docs/spec/06-operation.md section 3).
+//! The rate of a relay: a bucket over the cells of all circuits (docs/spec/07-operation.md section 3).
 
 use std::time::{Duration, Instant};
 

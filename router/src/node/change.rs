@@ -1,4 +1,4 @@
-//! What changes while a relay runs: the view, its keys, how much it takes on (docs/spec/06-operation.md).
+//! What changes while a relay runs: the view, its keys, how much it takes on (docs/spec/07-operation.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 
