@@ -23,6 +23,7 @@ use tokio::net::UnixListener;
 use crate::config;
 use crate::failure::Kind;
 use crate::keystore;
+use crate::open::{self, Open};
 use crate::output::{Document, ErrorBody};
 
 /// The longest path that a Unix socket may have on Linux.
@@ -49,6 +50,17 @@ pub(crate) enum Status {
     Relay(router::status::Status),
     /// A client's.
     Client(client::status::Status),
+}
+
+/// The document of `GET /status`, with what a daemon knows of its open network.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Whole {
+    /// The daemon's own.
+    #[serde(flatten)]
+    pub(crate) status: Status,
+    /// Of an open network only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) directory: Option<open::Status>,
 }
 
 /// The document of `GET /circuits`.
@@ -215,11 +227,13 @@ impl Control {
     }
 
     /// Answers requests until the future is dropped.
-    pub(crate) async fn serve(&mut self, daemon: Daemon) -> anyhow::Result<()> {
+    ///
+    /// `open` is the daemon's part in an open network.
+    pub(crate) async fn serve(&mut self, daemon: Daemon, open: Option<Open>) -> anyhow::Result<()> {
         let Some(listener) = self.listener.take() else {
             return Ok(());
         };
-        Ok(axum::serve(listener, routes(daemon)).await?)
+        Ok(axum::serve(listener, routes(daemon, open)).await?)
     }
 }
 
@@ -229,9 +243,9 @@ impl Drop for Control {
     }
 }
 
-fn routes(daemon: Daemon) -> Router {
+fn routes(daemon: Daemon, open: Option<Open>) -> Router {
     Router::new()
-        .route("/status", get(status))
+        .route("/status", get(async move |State(daemon): State<Daemon>| status(daemon, open).await))
         .route("/circuits", get(circuits))
         .route("/circuits/build", post(build))
         .route("/relays", get(relays))
@@ -246,8 +260,9 @@ fn routes(daemon: Daemon) -> Router {
         .with_state(daemon)
 }
 
-async fn status(State(daemon): State<Daemon>) -> Response {
-    answer(daemon.status().await)
+async fn status(daemon: Daemon, open: Option<Open>) -> Response {
+    let status = daemon.status().await;
+    answer(status.map(|status| Whole { status, directory: open.as_ref().map(Open::status) }))
 }
 
 async fn circuits(State(daemon): State<Daemon>) -> Response {

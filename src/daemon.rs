@@ -1,28 +1,39 @@
 //! The daemons: `chive relay run` and `chive up`.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use circuit::keys::{DhSecret, RelayId};
+use directory::payment::Rate;
 use directory::view::View;
+use payments::Address;
+use router::announcer::{self, SequenceFile};
 use router::driver::Keys;
+use router::herald::{Facts, Herald, HeraldConfig};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cli::Up;
-use crate::config::{ClientConfig, KeyFiles, RelayConfig};
+use crate::config::{ClientConfig, KeyFiles, RelayConfig, Wallet};
 use crate::control::{self, Control, Daemon};
 use crate::descriptors::{self, Need};
+use crate::facts;
 use crate::keystore;
 use crate::money;
-use crate::network;
+use crate::network::{self, Members};
+use crate::open::{self, Open, Wanted};
 use crate::output::Format;
 use crate::outside;
+use crate::wallet::keystore as purse;
 
 /// How often expired onion keys are looked for on disk.
 const ERASE_EVERY: Duration = Duration::from_mins(1);
@@ -89,15 +100,37 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
     let now = outside::unix();
     keystore::erase_expired(&config.keys.onion, now)?;
     let keys = keystore::read(&config.keys)?;
-    let view = network::read(&config.network)?;
+    let Members { view, bootstrap } = network::members(&config.network)?;
     let id = keys.identity.id();
-    require_known(&view, &keys)?;
+    let facts = match &bootstrap {
+        None => {
+            require_known(&view, &keys)?;
+            None
+        }
+        Some(_) => Some(facts::of(&config, view.chain().zip(owner_of(config.wallet.as_ref())?))?),
+    };
     keystore::private_folder(&config.state)?;
-    let socket = control_socket(config.control, "relay")?;
+    let socket = control_socket(config.control.clone(), "relay")?;
     on_this_thread(async {
-        let payment = view.get(&id).and_then(|descriptor| descriptor.payment);
+        let payment = match &facts {
+            Some(facts) => facts.payment,
+            None => view.get(&id).and_then(|descriptor| descriptor.payment),
+        };
         let money = money::of_relay(&view, config.wallet.as_ref(), payment, &config.state).await?;
-        let relay = router::driver::Relay::bind(router::driver::Settings {
+        let open = match (bootstrap, &money) {
+            (Some(bootstrap), Some(money)) => Some(Open::start(Wanted {
+                identity: Some(keys.identity.clone()),
+                listen: gossip_address(&config, facts.as_ref()),
+                bootstrap,
+                view: view.clone(),
+                chain: Arc::clone(&money.chain),
+                state: config.state.clone(),
+            })?),
+            _ => None,
+        };
+        let (open, view) = open.map_or((None, view), |(open, view)| (Some(open), view));
+        let herald = facts.map(|facts| herald(&keys, &view, facts, &config)).transpose()?;
+        let mut relay = router::driver::Relay::bind(router::driver::Settings {
             keys,
             network: view.network(),
             view,
@@ -108,6 +141,11 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
             state: Some(config.state),
             limits: config.limits,
         })?;
+        if let (Some(open), Some((herald, facts, sequence))) = (&open, herald) {
+            tell_registration(open, id, &facts);
+            relay.serve_directory(open.swarm().clone());
+            take_part(open.clone(), herald, facts, sequence, relay.handle(), &config.keys);
+        }
         let mut control = Control::bind(&socket)?;
         let stop = StopSignals::new()?;
         let (handle, listen) = (relay.handle(), relay.address());
@@ -118,29 +156,137 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
         let drain = config.limits.drain;
         let running = async { Ok(relay.run().await?) };
         tokio::select! {
-            end = attended(running, &mut control, Daemon::Relay(handle), stop, drain) => end,
+            end = attended(running, &mut control, Daemon::Relay(handle), open, stop, drain) => end,
             never = erasing => never,
         }
     })
+}
+
+/// The account of a wallet, by the word of its file.
+fn owner_of(wallet: Option<&Wallet>) -> anyhow::Result<Option<Address>> {
+    let Some(wallet) = wallet else { return Ok(None) };
+    let owner = purse::read(&wallet.file)?.address();
+    owner.map(Some).with_context(|| {
+        format!(
+            "the wallet {} does not name its address: import its key into a new one",
+            wallet.file.display()
+        )
+    })
+}
+
+/// Where a relay of an open network serves descriptors.
+fn gossip_address(config: &RelayConfig, facts: Option<&Facts>) -> Vec<SocketAddr> {
+    let port = facts.map_or(0, |facts| facts.gossip_port);
+    if port == 0 { Vec::new() } else { vec![SocketAddr::new(config.listen.ip(), port)] }
+}
+
+/// Who says what the relay is, beginning with these facts, and from which number on.
+fn herald(
+    keys: &Keys,
+    view: &View,
+    facts: Facts,
+    config: &RelayConfig,
+) -> anyhow::Result<(Herald, watch::Sender<Facts>, SequenceFile)> {
+    let (file, sequence) =
+        SequenceFile::open(&config.state).context("cannot read the last sequence number")?;
+    let about = HeraldConfig {
+        identity: keys.identity.clone(),
+        network: view.network(),
+        link_key: keys.link.public(),
+        keys: keys.onion.clone(),
+        sequence,
+    };
+    let herald = Herald::new(about, facts.clone(), outside::random()?)
+        .map_err(|problem| anyhow!("what [announce] says cannot be in a descriptor: {problem}"))?;
+    Ok((herald, watch::Sender::new(facts), file))
+}
+
+/// Publishes what the relay is, follows what the others are, and tells what is missing.
+fn take_part(
+    open: Open,
+    herald: Herald,
+    facts: watch::Sender<Facts>,
+    sequence: SequenceFile,
+    relay: router::driver::Handle,
+    keys: &KeyFiles,
+) {
+    let onion = keys.onion.clone();
+    let keep = move |keys: &BTreeMap<_, _>| {
+        keystore::replace_onion(&onion, keys).map_err(|error| io::Error::other(format!("{error:#}")))
+    };
+    let swarm = open.swarm().clone();
+    let publish = move |descriptor| {
+        let swarm = swarm.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(problem) = swarm.publish(descriptor).await {
+                tracing::warn!("this relay's descriptor is not published: {problem}");
+            }
+        });
+    };
+    let heard = facts.subscribe();
+    tokio::task::spawn_local(announcer::announce(herald, heard, relay.clone(), sequence, keep, publish));
+    let asking = relay.clone();
+    tokio::task::spawn_local(async move { follow_price(&asking, &facts).await });
+    tokio::task::spawn_local(open.follow(async move |view| relay.set_view(view).await));
+}
+
+fn tell_registration(open: &Open, id: RelayId, facts: &watch::Sender<Facts>) {
+    let payment = facts.borrow().payment;
+    if let Some(payment) = payment {
+        tokio::task::spawn_local(open.clone().tell_registration(id, payment.owner));
+    }
+}
+
+/// What `chive price` sets is said in the next descriptor.
+async fn follow_price(relay: &router::driver::Handle, facts: &watch::Sender<Facts>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(status) = relay.status().await else { return };
+        let asks = status.money.and_then(|money| {
+            let [ask, exit] = money.asks.map(|ask| ask.parse().map(Rate));
+            Some((ask.ok()?, exit.ok()?))
+        });
+        facts.send_if_modified(|facts| {
+            let (Some(payment), Some((ask, exit))) = (&mut facts.payment, asks) else { return false };
+            let exit = if facts.exit.is_some() { exit } else { Rate::FREE };
+            let changed = (payment.ask, payment.exit_ask) != (ask, exit);
+            (payment.ask, payment.exit_ask) = (ask, exit);
+            changed
+        });
+    }
 }
 
 /// `chive up`.
 pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
     let config = ClientConfig::read(&wanted.config)?;
     descriptors::raise(Need::Client);
-    let view = network::read(&config.network)?;
+    let Members { view, bootstrap } = network::members(&config.network)?;
     let wishes = wanted.wished.over(config.wishes);
     let hops = wishes.hops;
-    network::require_path(&view, &wishes)?;
+    if bootstrap.is_none() {
+        network::require_path(&view, &wishes)?;
+    }
     keystore::private_folder(&config.state)?;
     let socket = control_socket(config.control, "client")?;
     on_this_thread(async {
         let money = money::of_client(&view, config.wallet.as_ref(), &config.state).await?;
+        let open = match (bootstrap, &money) {
+            (Some(bootstrap), Some(money)) => Some(Open::start(Wanted {
+                identity: None,
+                listen: Vec::new(),
+                bootstrap,
+                view: view.clone(),
+                chain: Arc::clone(&money.chain),
+                state: config.state.clone(),
+            })?),
+            _ => None,
+        };
+        let (open, view) = open.map_or((None, view), |(open, view)| (Some(open), view));
         let client = client::driver::Client::bind(client::driver::Settings {
             network: view.network(),
             socks: wanted.socks.unwrap_or(config.socks),
             wishes,
-            country_of: |_| None,
+            country_of: directory::geoip::country,
             prebuilt: config.prebuilt,
             udp: config.udp.unwrap_or_else(|| any_address(&view)),
             view,
@@ -155,6 +301,14 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
                 "other machines can use the SOCKS port; the setting `socks` decides who reaches it"
             );
         }
+        if let Some(open) = &open {
+            let client = handle.clone();
+            tokio::task::spawn_local(open.clone().tell(hops));
+            tokio::task::spawn_local(ask_through_circuits(client.clone(), open.clone()));
+            tokio::task::spawn_local(open.clone().follow(async move |view| {
+                let _ = client.set_view(view).await;
+            }));
+        }
         let path = control.path().to_owned();
         let waiting = handle.clone();
         tokio::task::spawn_local(async move {
@@ -165,8 +319,16 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             }
         });
         let running = async { Ok(client.run().await?) };
-        attended(running, &mut control, Daemon::Client(handle), stop, Duration::ZERO).await
+        attended(running, &mut control, Daemon::Client(handle), open, stop, Duration::ZERO).await
     })
+}
+
+/// Asks exits what they know, so that peers of the directory need not see who asks.
+async fn ask_through_circuits(client: client::driver::Handle, open: Open) {
+    loop {
+        tokio::time::sleep(open::PEERS_EVERY).await;
+        let _ = client.synchronise(open.swarm()).await;
+    }
 }
 
 /// Prints that a daemon can be used; one that nobody reads runs all the same.
@@ -215,11 +377,12 @@ async fn attended(
     running: impl Future<Output = anyhow::Result<()>>,
     control: &mut Control,
     daemon: Daemon,
+    open: Option<Open>,
     mut stop: StopSignals,
     drain: Duration,
 ) -> anyhow::Result<()> {
     let mut running = core::pin::pin!(running);
-    let mut answering = core::pin::pin!(control.serve(daemon.clone()));
+    let mut answering = core::pin::pin!(control.serve(daemon.clone(), open));
     let mut patience = drain + STOP_WITHIN;
     let mut until: Option<Instant> = None;
     loop {

@@ -116,6 +116,14 @@ pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
+/// Makes a private folder where there is none, or an empty one.
+pub(crate) fn new_folder(path: &Path) -> anyhow::Result<()> {
+    if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!("the folder {} is not empty; choose another with --out", path.display());
+    }
+    private_folder(path)
+}
+
 /// Writes a new file that only its owner may read, to the disk.
 pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {

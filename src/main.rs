@@ -25,6 +25,7 @@ mod failure;
 mod keystore;
 mod money;
 mod network;
+mod open;
 mod output;
 mod outside;
 mod relays;
@@ -32,7 +33,6 @@ mod report;
 mod sample;
 mod setup;
 mod wallet;
-mod wishes;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -60,6 +60,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Relay(cli::Relay::Setup(wanted)) => daemon::on_this_thread(setup::run(wanted, output)),
         Command::Doctor(wanted) => daemon::on_this_thread(doctor::run(wanted, output)),
         Command::Network(cli::Network::Sample(wanted)) => sample::run(wanted, output),
+        Command::Network(cli::Network::Open(wanted)) => network::write_open(wanted, output),
         Command::Status(at) => daemon::on_this_thread(report::status(at, output)),
         Command::Circuits(command) => daemon::on_this_thread(report::circuits(command, output)),
         Command::Relays(wanted) => daemon::on_this_thread(relays::list(wanted, output)),
@@ -119,7 +120,8 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
 /// Starts the log on standard error; `CHIVE_LOG` says what it has.
 fn log(command: &Command) {
     let daemon = matches!(command, Command::Up(_) | Command::Relay(cli::Relay::Run { .. }));
-    let default = if daemon { "info" } else { "warn" };
+    // What libp2p takes for news is none to an operator.
+    let default = if daemon { "info,libp2p=warn,libp2p_swarm=warn,libp2p_kad=error" } else { "warn" };
     let filter = EnvFilter::try_from_env("CHIVE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

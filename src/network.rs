@@ -1,35 +1,108 @@
-//! The network file: who is in the network, signed by someone whom the configuration names.
+//! The network file: who is in the network, or where to find out.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use client::path::Paths;
 use client::wishes::Wishes;
+use directory::chain::Chain;
 use directory::network_file::NetworkFile;
 use directory::view::View;
+use serde::Serialize;
 
+use crate::cli::OpenNetwork;
 use crate::config::Network;
 use crate::failure::{Failure, Kind};
+use crate::keystore;
+use crate::output::Format;
 use crate::outside;
+
+/// What a network file says.
+#[derive(Debug)]
+pub(crate) struct Members {
+    /// The relays and their chain; no relays yet, if the network is open.
+    pub(crate) view: View,
+    /// Where an open network is found first; nothing if the relays are listed.
+    pub(crate) bootstrap: Option<Vec<String>>,
+}
 
 /// Reads and verifies the network file.
 pub(crate) fn read(network: &Network) -> anyhow::Result<View> {
+    members(network).map(|members| members.view)
+}
+
+/// Reads and verifies the network file, and says of which kind it is.
+pub(crate) fn members(network: &Network) -> anyhow::Result<Members> {
     let path = network.file.display().to_string();
     let text =
         fs::read_to_string(&network.file).with_context(|| format!("cannot read the network file {path}"))?;
     let file = NetworkFile::parse(&text, &path, network.signer, outside::unix())?;
+    let bootstrap = file.bootstrap().map(<[String]>::to_vec);
     anyhow::ensure!(
-        network.signer.is_some() || file.bootstrap().is_some(),
+        network.signer.is_some() || bootstrap.is_some(),
         "the setting `signer` is missing, and {path} is signed; write for example: \
          signer = \"<the 64 hexadecimal digits that its maintainer tells>\""
     );
-    Ok(file.into_view())
+    Ok(Members { view: file.into_view(), bootstrap })
 }
 
-/// Refuses a network in which no path of so many relays exists.
-pub(crate) fn require_path(view: &View, hops: usize) -> anyhow::Result<()> {
+/// What was written.
+#[derive(Debug, Serialize)]
+struct Written {
+    network: PathBuf,
+    /// The network's id.
+    id: String,
+    client: PathBuf,
+}
+
+const CLIENT: &str = "\
+network = \"network.toml\"
+socks = \"127.0.0.1:9050\"
+control = \"run/control.sock\"
+state = \"state\"
+
+[wallet]
+file = \"wallet.json\"
+";
+
+/// `chive network open`.
+pub(crate) fn write_open(wanted: &OpenNetwork, output: Format) -> anyhow::Result<()> {
+    let chain = Chain {
+        id: wanted.chain_id,
+        contract: wanted.contract,
+        rpc: wanted.rpc.clone(),
+        minimum_bond: wanted.minimum_bond,
+        exit_operators: wanted.exit_operators,
+        deployed: wanted.deployed,
+    };
+    let file = NetworkFile::open(&wanted.name, chain, wanted.bootstrap.clone())
+        .map_err(|misuse| Failure::new(Kind::Usage, misuse.0))?;
+    keystore::new_folder(&wanted.out)?;
+    let path = |name| wanted.out.join(name);
+    let written = Written {
+        network: path("network.toml"),
+        id: file.view().network().to_string(),
+        client: path("client.toml"),
+    };
+    keystore::write_new(&written.network, &file.to_text())?;
+    keystore::write_new(&written.client, CLIENT)?;
+    output.print(&written, || {
+        let (network, client, wallet) = (written.network.display(), written.client.display(), path("wallet.json"));
+        format!(
+            "wrote {network} and {client}\n\
+             a relay:   chive relay setup --network {network} --out RELAY\n\
+             a client:  chive wallet create --wallet {}, send it ether, deposit and reserve some, then: chive up --config {client}",
+            wallet.display()
+        )
+    })
+}
+
+/// Refuses a network in which no path as it is wished exists.
+pub(crate) fn require_path(view: &View, wishes: &Wishes) -> anyhow::Result<()> {
     let now = outside::now();
-    let mut paths = Paths::new(outside::random()?);
+    let mut paths = Paths::new(outside::random()?, view.clone(), wishes.clone())
+        .with_countries(directory::geoip::country);
     paths
         .entry(now)
         .and_then(|entry| paths.choose(now, entry, None))

@@ -9,8 +9,9 @@ use client::status::{BuildReport, Hop};
 use payments::amount::Wei;
 
 use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction, Price as PriceCommand};
-use crate::control::{Build, Circuits, Price, SetPrice, Status, Stopping};
+use crate::control::{Build, Circuits, Price, SetPrice, Status, Stopping, Whole};
 use crate::control_client::ControlClient;
+use crate::open;
 use crate::output::Format;
 use crate::outside;
 use crate::wallet::ether_text;
@@ -22,10 +23,14 @@ const BUILD_PATIENCE: Duration = Duration::from_mins(5);
 
 /// `chive status`.
 pub(crate) async fn status(at: &At, output: Format) -> anyhow::Result<()> {
-    let status: Status = ControlClient::new(at)?.get("/status", PATIENCE).await?;
-    output.print(&status, || match &status {
-        Status::Client(client) => client_text(client),
-        Status::Relay(relay) => relay_text(relay),
+    let whole: Whole = ControlClient::new(at)?.get("/status", PATIENCE).await?;
+    output.print(&whole, || {
+        let mut pairs = match &whole.status {
+            Status::Client(client) => client_lines(client),
+            Status::Relay(relay) => relay_lines(relay),
+        };
+        pairs.extend(whole.directory.iter().flat_map(directory_lines));
+        lines(&pairs)
     })
 }
 
@@ -101,8 +106,9 @@ pub(crate) async fn price(wanted: &PriceCommand, output: Format) -> anyhow::Resu
     output.print(&price, || {
         format!(
             "new circuits: {}\n\
-             clients go by the relay's descriptor: to ask more than it says, have the network file signed again with a new one;\n\
-             at its next start the relay asks what its descriptor says",
+             clients go by the relay's descriptor: on an open network a new one is published now, on one whose relays are listed have the \
+             file signed again with a new one;\n\
+             at its next start the relay asks what its configuration (open) or its descriptor (listed) says",
             asks_text(&[price.ask.to_string(), price.exit_ask.to_string()])
         )
     })
@@ -174,7 +180,7 @@ pub(crate) fn lines(pairs: &[(&str, String)]) -> String {
     lines.join("\n")
 }
 
-fn client_text(s: &client::status::Status) -> String {
+fn client_lines(s: &client::status::Status) -> Vec<(&'static str, String)> {
     let circuits = &s.circuits;
     let mut pairs = vec![
         ("client", s.state.clone()),
@@ -197,10 +203,20 @@ fn client_text(s: &client::status::Status) -> String {
         pairs.push(("price of a GiB", wei_text(&money.per_gib)));
         pairs.push(("trouble with money", money.trouble.clone().unwrap_or_else(|| "none".to_owned())));
     }
-    lines(&pairs)
+    pairs
 }
 
-fn relay_text(s: &router::status::Status) -> String {
+fn directory_lines(s: &open::Status) -> Vec<(&'static str, String)> {
+    let confirmed = if s.confirmed == 0 { "not in this run" } else { "by the chain" };
+    vec![
+        ("registered relays", format!("{} at block {}, confirmed {confirmed}", s.registered, s.block)),
+        ("known relays", format!("{}, {} usable, {} missing", s.known, s.usable, s.missing)),
+        ("peers", format!("{}, {} left for what they sent or hid", s.peers, s.left)),
+        ("trouble with the network", s.trouble.clone().unwrap_or_else(|| "none".to_owned())),
+    ]
+}
+
+fn relay_lines(s: &router::status::Status) -> Vec<(&'static str, String)> {
     let mut pairs = vec![
         ("relay", s.id.clone()),
         ("up for", time_text(s.uptime_s)),
@@ -251,7 +267,7 @@ fn relay_text(s: &router::status::Status) -> String {
         pairs.push(("earned", format!("{} for {} cells", wei_text(&money.earned), money.cells)));
         pairs.push(("trouble with money", money.trouble.clone().unwrap_or_else(|| "none".to_owned())));
     }
-    lines(&pairs)
+    pairs
 }
 
 pub(crate) fn build_text(report: &BuildReport) -> String {

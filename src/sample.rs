@@ -1,11 +1,10 @@
 //! `chive network sample`: keys and files of a whole network, for tests and laboratories.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use circuit::keys::{DhSecret, IdentitySecret, NetworkId, Random, RelayId};
 use directory::chain::{Chain, Wei, parse_address, parse_amount};
 use directory::descriptor::{Descriptor, SignedDescriptor, epoch};
@@ -117,10 +116,7 @@ pub(crate) fn run(wanted: &Sample, output: Format) -> anyhow::Result<()> {
         NetworkFile::create("sample", view, &maintainer).map_err(|misuse| usage(misuse.0.to_owned()))?;
 
     let out = &wanted.out;
-    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!("the folder {} is not empty; choose another with --out", out.display());
-    }
-    keystore::private_folder(out)?;
+    keystore::new_folder(out)?;
     let mut written = Written {
         network: out.join("network.toml"),
         signer: maintainer.id().to_string(),

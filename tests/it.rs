@@ -12,8 +12,10 @@ mod it {
     mod lab;
     mod logs;
     mod neighbour;
+    mod open;
     mod operate;
     mod outage;
+    mod paid;
     mod paths;
     mod processes;
     mod replay;

@@ -133,7 +133,7 @@ impl Nodes {
             view,
             socks,
             wishes: Wishes::hops(hops),
-            country_of: |_| None,
+            country_of: directory::geoip::country,
             prebuilt: PREBUILT,
             udp,
             money,

@@ -51,6 +51,15 @@ fn without_ipv6(namespace: &str) {
 impl Lab {
     /// Hosts 10.77.0.1 and so on; names are resolved at `resolver`. No card joins or splits packets.
     pub(crate) fn new(hosts: u8, resolver: Ipv4Addr) -> Self {
+        Self::of(hosts, resolver, |number| (Ipv4Addr::new(10, 77, 0, number), 24))
+    }
+
+    /// Hosts 10.1.0.1, 10.2.0.1 and so on, which reach each other without a router.
+    pub(crate) fn spread(hosts: u8, resolver: Ipv4Addr) -> Self {
+        Self::of(hosts, resolver, |number| (Ipv4Addr::new(10, number, 0, 1), 8))
+    }
+
+    fn of(hosts: u8, resolver: Ipv4Addr, place: impl Fn(u8) -> (Ipv4Addr, u8)) -> Self {
         // Unique on this machine, and short enough for everything.
         let name = format!("chive{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let mut lab = Self { name, hosts: Vec::new() };
@@ -59,14 +68,13 @@ impl Lab {
         run(&["ip", "-n", &lab.name, "link", "add", "bridge0", "type", "bridge"]);
         run(&["ip", "-n", &lab.name, "link", "set", "bridge0", "up"]);
         for number in 1..=hosts {
-            lab.add(number, resolver);
+            lab.add(number, resolver, place(number));
         }
         lab
     }
 
-    fn add(&mut self, number: u8, resolver: Ipv4Addr) {
-        let host =
-            Host { name: format!("{}h{number}", self.name), address: Ipv4Addr::new(10, 77, 0, number) };
+    fn add(&mut self, number: u8, resolver: Ipv4Addr, (address, prefix): (Ipv4Addr, u8)) {
+        let host = Host { name: format!("{}h{number}", self.name), address };
         let (hub, port) = (self.name.clone(), format!("port{number}"));
         run(&["ip", "netns", "add", &host.name]);
         // From here on dropping the lab removes it.
@@ -88,7 +96,13 @@ impl Lab {
         }
         run(&["ip", "-n", &hub, "link", "set", &port, "master", "bridge0"]);
         run(&["ip", "-n", &host.name, "link", "set", "lo", "up"]);
-        run(&["ip", "-n", &host.name, "addr", "add", &format!("{}/24", host.address), "dev", "eth0"]);
+        run(&["ip", "-n", &host.name, "addr", "add", &format!("{address}/{prefix}"), "dev", "eth0"]);
+    }
+
+    /// Plugs a host's cable in, or out.
+    pub(crate) fn set_cable(&self, number: usize, plugged: bool) {
+        let state = if plugged { "up" } else { "down" };
+        run(&["ip", "-n", &self.name, "link", "set", &format!("port{number}"), state]);
     }
 
     /// A host by its number; numbers begin at 1.

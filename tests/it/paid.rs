@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use super::lab::Host;
 use super::processes::{Process, command, document, eventually, free_addresses, text};
 use super::socks::{connect, ip};
 use super::target::{Target, pattern};
@@ -54,10 +55,23 @@ impl Anvil {
     /// Starts it with more arguments.
     pub(crate) fn start_with(program: &Path, more: &[&str]) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (port, chain) = (address.port().to_string(), CHAIN.to_string());
         let mut run = Command::new(program);
-        run.args(["--port", &port, "--chain-id", &chain, "--slots-in-an-epoch", "1", "--block-time", "1"]);
         run.args(more);
+        Self::run(run, address)
+    }
+
+    /// Starts it on another host; it is asked from within that host.
+    pub(crate) fn start_on(program: &Path, host: &Host) -> Self {
+        let address = SocketAddr::from((host.address, 8545));
+        let mut run = Command::new(program);
+        run.args(["--host", &host.address.to_string()]);
+        let run = host.command(&run);
+        host.within(|| Self::run(run, address))
+    }
+
+    fn run(mut run: Command, address: SocketAddr) -> Self {
+        let (port, chain) = (address.port().to_string(), CHAIN.to_string());
+        run.args(["--port", &port, "--chain-id", &chain, "--slots-in-an-epoch", "1", "--block-time", "1"]);
         let child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut anvil = Self { child, address, contract: String::new() };
         eventually("anvil", || TcpStream::connect(address).ok());

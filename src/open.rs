@@ -1,0 +1,229 @@
+//! A daemon's part in an open network: the registry followed on the chain, descriptors exchanged with peers, the view kept current.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use circuit::keys::{IdentitySecret, RelayId};
+use directory::chain_watch::{self, Watch};
+use directory::swarm;
+use directory::view::{Count, View};
+use payments::Address;
+use payments::chain::Chain;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::keystore;
+use crate::outside;
+
+mod kept;
+
+/// How often the chain is looked at.
+const CHAIN_EVERY: Duration = Duration::from_secs(4);
+/// How often peers are asked what they know, more or less.
+pub(crate) const PEERS_EVERY: Duration = Duration::from_secs(15);
+/// What was learnt is written after so long at first, and then so seldom.
+const KEEP_FIRST: Duration = Duration::from_secs(2);
+const KEEP_EVERY: Duration = Duration::from_mins(1);
+/// How often it is looked whether there is something to tell.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How a daemon takes part.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// The relay's identity; a client's is drawn for each run.
+    pub(crate) identity: Option<IdentitySecret>,
+    /// Where a relay serves descriptors; nowhere for a client.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Where the network is found first.
+    pub(crate) bootstrap: Vec<String>,
+    /// The network, without relays.
+    pub(crate) view: View,
+    /// Its chain, and from which block on the contract is there.
+    pub(crate) chain: Arc<dyn Chain>,
+    /// Where what is learnt is kept.
+    pub(crate) state: PathBuf,
+}
+
+/// What a daemon knows of its open network, for people and programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The final block at which the registry was right last; 0 if it is not known.
+    pub(crate) block: u64,
+    /// When the chain confirmed it last, in unix seconds; 0 for not in this run.
+    pub(crate) confirmed: u64,
+    /// Registered relays.
+    pub(crate) registered: usize,
+    /// Relays whose descriptors are known.
+    pub(crate) known: usize,
+    /// Those of them that can be used now.
+    pub(crate) usable: usize,
+    /// Registered relays without a descriptor.
+    pub(crate) missing: usize,
+    /// Connected peers.
+    pub(crate) peers: usize,
+    /// Peers that were left because of what they sent or hid.
+    pub(crate) left: u64,
+    /// What is wrong, and what to do.
+    pub(crate) trouble: Option<String>,
+}
+
+/// A part that is taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    watch: Watch,
+    swarm: swarm::Handle,
+    kept: PathBuf,
+}
+
+impl Open {
+    /// Begins, with what an earlier run has kept; the view as it is then.
+    pub(crate) fn start(wanted: Wanted) -> anyhow::Result<(Self, View)> {
+        let Wanted { identity, listen, bootstrap, mut view, chain, state } = wanted;
+        keystore::private_folder(&state)?;
+        let watch = chain_watch::start(chain_watch::Settings {
+            chain,
+            deployed: view.chain().map_or(0, |chain| chain.deployed),
+            file: Some(state.join("registry")),
+            every: CHAIN_EVERY,
+            now: outside::unix,
+        });
+        view.set_registry(Arc::clone(&watch.registry.borrow()));
+        let kept = state.join("descriptors");
+        kept::read(&kept, &mut view, outside::unix());
+        let mut random = outside::random()?;
+        let swarm = swarm::start(swarm::Settings {
+            identity: identity.unwrap_or_else(|| IdentitySecret::random(&mut random)),
+            listen,
+            bootstrap,
+            view: view.clone(),
+            registry: watch.registry.clone(),
+            every: PEERS_EVERY,
+            limits: swarm::Limits::default(),
+            random,
+            now: outside::now,
+        })?;
+        Ok((Self { watch, swarm, kept }, view))
+    }
+
+    /// Makes a relay's own descriptor known.
+    pub(crate) const fn swarm(&self) -> &swarm::Handle {
+        &self.swarm
+    }
+
+    /// Hands every new view on, and keeps it on disk, as long as the directory runs.
+    pub(crate) async fn follow(self, mut set: impl AsyncFnMut(View)) {
+        let mut views = self.swarm.views();
+        let mut write_at: Option<Instant> = None;
+        let mut wait = KEEP_FIRST;
+        loop {
+            tokio::select! {
+                changed = views.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let view = Arc::clone(&views.borrow_and_update());
+                    set((*view).clone()).await;
+                    write_at.get_or_insert_with(|| Instant::now() + wait);
+                }
+                () = sleep_until(write_at.unwrap_or_else(Instant::now)), if write_at.is_some() => {
+                    (write_at, wait) = (None, KEEP_EVERY);
+                    let (view, path) = (Arc::clone(&views.borrow()), self.kept.clone());
+                    let written = tokio::task::spawn_blocking(move || kept::write(&path, &view)).await;
+                    if let Ok(Err(error)) = written {
+                        tracing::warn!("what is known of the network cannot be kept for the next start: {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// How much of the network is known.
+    pub(crate) fn status(&self) -> Status {
+        let (registry, swarm) = (self.watch.status.borrow().clone(), self.swarm.status());
+        let Count { known, usable, missing, .. } = self.count();
+        Status {
+            block: registry.block,
+            confirmed: registry.confirmed,
+            registered: registry.relays,
+            known,
+            usable,
+            missing,
+            peers: swarm.peers,
+            left: swarm.left,
+            trouble: registry.trouble.or(swarm.trouble),
+        }
+    }
+
+    fn count(&self) -> Count {
+        self.swarm.views().borrow().count(outside::unix())
+    }
+
+    /// Tells what is waited for, each time that it changes, until enough relays are known for a path of `hops`.
+    pub(crate) async fn tell(self, hops: usize) {
+        let mut said = String::new();
+        loop {
+            let status = self.status();
+            if status.usable >= hops && status.missing == 0 {
+                tracing::info!("{} relays are registered, and all are known", status.registered);
+                return;
+            }
+            let text = status.waiting();
+            if text != said {
+                tracing::info!("{text}");
+                said = text;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Tells once whether a relay is registered, and what to do if not.
+    pub(crate) async fn tell_registration(self, id: RelayId, owner: Address) {
+        let mut registry = self.watch.registry.clone();
+        let mut warned = false;
+        loop {
+            let (known, registered) = {
+                let registry = registry.borrow_and_update();
+                (self.watch.status.borrow().block > 0, registry.get(&id, &owner).is_some())
+            };
+            match (known, registered) {
+                (true, true) => {
+                    tracing::info!("this relay is registered: others find it");
+                    return;
+                }
+                (true, false) if !warned => {
+                    warned = true;
+                    tracing::warn!(
+                        "this relay is not registered yet, and nobody finds it: chive wallet register {id} --config FILE, \
+                         after chive wallet reserve AMOUNT --config FILE"
+                    );
+                }
+                _ => {}
+            }
+            if registry.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Status {
+    /// What is waited for, in words.
+    fn waiting(&self) -> String {
+        let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
+        if self.block == 0 {
+            return format!("the registry of relays is being read from the chain{trouble}");
+        }
+        let Self { block, registered, known, missing, peers, .. } = self;
+        if *registered == 0 {
+            return format!("no relay is registered at block {block} yet{trouble}");
+        }
+        if *peers == 0 {
+            return format!(
+                "{registered} relays are registered at block {block}; peers are looked for{trouble}"
+            );
+        }
+        format!("{peers} peers; {known} of {registered} relays are known, {missing} are missing{trouble}")
+    }
+}

@@ -1,0 +1,307 @@
+//! An open network on several hosts: relays that anyone starts, found by a bootstrap address and a contract alone.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::lab::Lab;
+use super::paid::{Anvil, program, with_password};
+use super::processes::{Process, eventually, text};
+use super::socks::{connect, ip};
+use super::target::{Target, hash, pattern};
+
+const RELAYS: usize = 12;
+/// The host of the chain, that of the web site, and those of the clients.
+const CHAIN: usize = 13;
+const SITE: usize = 14;
+const CLIENTS: [usize; 2] = [15, 16];
+const LINKS: u16 = 7000;
+const GOSSIP: u16 = 7001;
+const COUNTRIES: [&str; 4] = ["DE", "NL", "CH", "SE"];
+const ASK: &str = "137438953472";
+const DEARER: u64 = 137_438_953_472 * 2;
+
+/// The clock: times are printed, never judged.
+#[expect(clippy::disallowed_methods, reason = "figures for people")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Twelve relays, a chain, a site and two clients, each a host of its own in a subnet of its own; and their files.
+struct Ground {
+    lab: Lab,
+    folder: tempfile::TempDir,
+    anvil: Anvil,
+}
+
+/// What runs there.
+struct Open {
+    ground: Ground,
+    relays: Vec<Option<Process>>,
+    ids: Vec<String>,
+}
+
+impl Deref for Open {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+struct Client {
+    host: usize,
+    process: Process,
+    socks: SocketAddr,
+    control: PathBuf,
+}
+
+impl Ground {
+    /// The network is written, its relays are set up and registered, whose ids come along, and none runs.
+    fn new(anvil: &Path) -> (Self, Vec<String>) {
+        let lab = Lab::spread(u8::try_from(CLIENTS[1]).unwrap(), Ipv4Addr::LOCALHOST);
+        let anvil = Anvil::start_on(anvil, lab.host(CHAIN));
+        let net = Self { lab, folder: tempfile::tempdir().unwrap(), anvil };
+        let bootstrap = format!("{}:{GOSSIP}", net.lab.host(1).address);
+        let (url, contract, out) = (net.anvil.url(), net.anvil.contract.clone(), net.file("net"));
+        let chain =
+            ["--chain-id", "31337", "--contract", &contract, "--rpc", &url, "--bootstrap", &bootstrap];
+        let more = ["--exit-operators", "1", "--minimum-bond", "1ether", "--out", out.to_str().unwrap()];
+        net.ask(CHAIN, &[&["network", "open"], &chain[..], &more].concat());
+        let ids = thread::scope(|scope| {
+            let net = &net;
+            let all: Vec<_> = (1..=RELAYS).map(|n| scope.spawn(move || net.set_up_relay(n))).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        for host in CLIENTS {
+            net.set_up_client(host);
+        }
+        (net, ids)
+    }
+
+    fn file(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// Runs a command on a host, which must succeed; its document.
+    fn ask(&self, host: usize, arguments: &[&str]) -> Value {
+        let command = with_password(&[arguments, &["--output", "json"]].concat());
+        let output = self.lab.host(host).command(&command).output().unwrap();
+        let said = text(&output.stdout);
+        assert!(output.status.success(), "{arguments:?}: {said}{}", text(&output.stderr));
+        serde_json::from_str(said.lines().last().unwrap()).unwrap()
+    }
+
+    /// Relays with numbers that three divides are exits; its id.
+    fn set_up_relay(&self, number: usize) -> String {
+        let (folder, network) = (self.file(&format!("relay{number}")), self.file("net/network.toml"));
+        let address = format!("{}:{LINKS}", self.lab.host(number).address);
+        let (role, exit) =
+            if number.is_multiple_of(3) { ("exit", &["--exit-ask", ASK][..]) } else { ("middle", &[][..]) };
+        let gossip = GOSSIP.to_string();
+        let base =
+            ["relay", "setup", "--yes", "--light", "--network", network.to_str().unwrap(), "--role", role];
+        let place = ["--address", &address, "--gossip-port", &gossip, "--country", COUNTRIES[number % 4]];
+        let more = ["--ask", ASK, "--out", folder.to_str().unwrap()];
+        let made = self.ask(number, &[&base[..], &place, &more, exit].concat());
+        let config = folder.join("relay.toml");
+        let written = fs::read_to_string(&config).unwrap();
+        let site = format!("[exit]\nallow = [\"{}:*\"]", self.lab.host(SITE).address);
+        let written =
+            written.replace("[exit]", &site).replace("[wallet]", "[wallet]\nmax_draw = \"0.01 ether\"");
+        fs::write(&config, written).unwrap();
+        self.fill(number, made["owner"].as_str().unwrap(), &config);
+        let id = made["id"].as_str().unwrap().to_owned();
+        self.ask(number, &["wallet", "register", &id, "--config", config.to_str().unwrap(), "--yes"]);
+        id
+    }
+
+    fn set_up_client(&self, host: usize) {
+        let folder = self.file(&format!("client{host}"));
+        fs::create_dir(&folder).unwrap();
+        fs::copy(self.file("net/network.toml"), folder.join("network.toml")).unwrap();
+        let wallet = folder.join("wallet.json");
+        let made = self.ask(host, &["wallet", "create", "--light", "--wallet", wallet.to_str().unwrap()]);
+        let config = folder.join("client.toml");
+        let written = fs::read_to_string(self.file("net/client.toml")).unwrap();
+        fs::write(&config, format!("{written}max_draw = \"0.01 ether\"\n")).unwrap();
+        self.fill(host, made["address"].as_str().unwrap(), &config);
+    }
+
+    fn fill(&self, host: usize, owner: &str, config: &Path) {
+        self.lab.host(CHAIN).within(|| self.anvil.fund(owner));
+        for what in ["deposit", "reserve"] {
+            self.ask(host, &["wallet", what, "2ether", "--config", config.to_str().unwrap(), "--yes"]);
+        }
+    }
+}
+
+impl Open {
+    fn start_relay(&mut self, number: usize) {
+        let config = self.file(&format!("relay{number}/relay.toml"));
+        let command =
+            with_password(&["relay", "run", "--config", config.to_str().unwrap(), "--output", "json"]);
+        let relay = Process::run(self.folder.path(), self.lab.host(number).command(&command));
+        relay.ready("relay");
+        self.relays[number - 1] = Some(relay);
+    }
+
+    fn kill_relay(&mut self, number: usize) {
+        self.relays[number - 1].take().unwrap().kill();
+    }
+
+    /// What a relay's daemon knows of the network.
+    fn relay_directory(&self, number: usize) -> Value {
+        let config = self.file(&format!("relay{number}/relay.toml"));
+        self.ask(number, &["status", "--config", config.to_str().unwrap()])["directory"].clone()
+    }
+
+    /// Waits until all relays that run know so many usable ones.
+    fn converge(&self, usable: usize) {
+        for number in (1..=RELAYS).filter(|number| self.relays[number - 1].is_some()) {
+            eventually(&format!("relay {number} knows {usable}"), || {
+                let knows = self.relay_directory(number);
+                (knows["usable"].as_u64().unwrap() == usable as u64).then_some(())
+            });
+        }
+    }
+
+    fn client(&self, host: usize, wishes: &[&str]) -> Client {
+        let (folder, began) = (self.file(&format!("client{host}")), now());
+        let config = folder.join("client.toml");
+        let arguments = ["up", "--config", config.to_str().unwrap(), "--output", "json"];
+        let command = with_password(&[&arguments[..], wishes].concat());
+        let process = Process::run(self.folder.path(), self.lab.host(host).command(&command));
+        let ready = process.ready("client");
+        let socks = ready["listen"].as_str().unwrap().parse().unwrap();
+        println!("client on host {host} with {wishes:?}: ready after {:?}", began.elapsed());
+        Client { host, process, socks, control: folder.join("run/control.sock") }
+    }
+
+    /// Asks a client's daemon.
+    fn of(&self, client: &Client, arguments: &[&str]) -> Value {
+        self.ask(client.host, &[arguments, &["--control", client.control.to_str().unwrap()]].concat())
+    }
+
+    /// Downloads something through a client; the path that it took, and how long the first byte took.
+    fn download(&self, client: &Client, site: &Target, user: &str) -> (Vec<String>, Duration) {
+        const COUNT: usize = 300_000;
+        let began = now();
+        let (proxy, host) = (client.socks, self.lab.host(client.host));
+        let mut stream = eventually("a stream", || {
+            host.within(|| connect(proxy, Some((user, "x")), &ip(site.address))).ok()
+        });
+        stream.write_all(format!("give {COUNT}\n").as_bytes()).unwrap();
+        let mut bytes = vec![0];
+        stream.read_exact(&mut bytes).unwrap();
+        let took = began.elapsed();
+        let circuits = self.of(client, &["circuits"]);
+        stream.read_to_end(&mut bytes).unwrap();
+        assert_eq!(hash(&bytes), hash(&pattern(COUNT)));
+        let circuits = circuits["circuits"].as_array().unwrap();
+        let used = circuits.iter().find(|circuit| circuit["streams"].as_u64().unwrap() > 0);
+        let path = used.map(|circuit| circuit["path"].as_array().unwrap().clone()).unwrap_or_default();
+        (path.iter().map(|hop| hop["id"].as_str().unwrap().to_owned()).collect(), took)
+    }
+
+    /// The relay that a client's list has under this number.
+    fn listed(&self, client: &Client, number: usize) -> Option<Value> {
+        let list = self.of(client, &["relays"]);
+        let relays = list["relays"].as_array()?;
+        relays.iter().find(|relay| relay["id"] == self.ids[number - 1].as_str()).cloned()
+    }
+
+    fn set_price(&self, number: usize, ask: u64) {
+        let config = self.file(&format!("relay{number}/relay.toml"));
+        self.ask(number, &["price", &ask.to_string(), "--config", config.to_str().unwrap()]);
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn an_open_network_forms_heals_and_lives_on() {
+    let Some(anvil) = program() else { return };
+    let (ground, ids) = Ground::new(&anvil);
+    let mut net = Open { ground, relays: (0..RELAYS).map(|_| None).collect(), ids };
+    let ground = &net.ground;
+    let at = SocketAddr::from((ground.lab.host(SITE).address, 0));
+    let site = ground.lab.host(SITE).within(|| Target::open_at(at));
+    for number in 1..RELAYS {
+        net.start_relay(number);
+    }
+    net.converge(RELAYS - 1);
+
+    // A client finds everything by itself, and takes paths as it wishes.
+    let client = net.client(CLIENTS[0], &["--exit", "de,ch"]);
+    let (path, took) = net.download(&client, &site, "first");
+    println!("first byte after {took:?}, through {path:?}");
+    assert_eq!(path.iter().collect::<BTreeSet<_>>().len(), 3, "three relays: {path:?}");
+    let number = |short: &str| 1 + net.ids.iter().position(|id| id.starts_with(short)).unwrap();
+    let exit = number(&path[2]);
+    assert!(exit % 3 == 0 && ["DE", "CH"].contains(&COUNTRIES[exit % 4]), "the exit is relay {exit}");
+    let entry = path[0].clone();
+
+    // One joins, and one leaves.
+    net.start_relay(RELAYS);
+    let joined = now();
+    net.converge(RELAYS);
+    eventually("the client knows the new one", || net.listed(&client, RELAYS));
+    println!("a relay that joins is known to all after {:?}", joined.elapsed());
+    let left = (1..=RELAYS).find(|n| *n != 1 && !net.ids[n - 1].starts_with(&entry)).unwrap();
+    net.kill_relay(left);
+    net.download(&client, &site, "after one left");
+
+    // Back again, it is soon used.
+    net.start_relay(left);
+    let back = now();
+    eventually("a way through the relay that is back", || {
+        let control = client.control.to_str().unwrap();
+        let command = with_password(&["ping", &net.ids[left - 1], "--control", control]);
+        net.lab.host(client.host).command(&command).output().unwrap().status.success().then_some(())
+    });
+    println!("a restarted relay is in paths after {:?}", back.elapsed());
+
+    // A part of the hosts is cut off; what they say meanwhile is known when they are back.
+    let stays = |n: &usize| *n == 1 || net.ids[n - 1].starts_with(&entry);
+    let apart: Vec<_> = (1..=RELAYS).filter(|n| !stays(n)).take(4).collect();
+    let dearer = apart[0];
+    for number in &apart {
+        net.lab.set_cable(*number, false);
+    }
+    net.set_price(dearer, DEARER);
+    net.download(&client, &site, "while some are cut off");
+    thread::park_timeout(Duration::from_secs(5));
+    assert_ne!(net.listed(&client, dearer).unwrap()["ask"], DEARER);
+    for number in &apart {
+        net.lab.set_cable(*number, true);
+    }
+    let healed = now();
+    eventually("the new price is known", || (net.listed(&client, dearer)?["ask"] == DEARER).then_some(()));
+    println!("what was said apart is known after {:?}", healed.elapsed());
+
+    // The network needs nobody in particular, not even the relay where all began.
+    if net.ids[0].starts_with(&entry) {
+        println!("the bootstrap relay is the client's entry");
+    }
+    net.kill_relay(1);
+    net.download(&client, &site, "without the first");
+    let mut client = client;
+    client.process.end_by("TERM");
+    let client = net.client(CLIENTS[0], &[]);
+    let (path, took) = net.download(&client, &site, "warm");
+    println!("first byte of a client that starts again after {took:?}");
+    if !net.ids[0].starts_with(&entry) {
+        assert_eq!(path[0], entry, "it keeps its entry");
+    }
+    net.start_relay(1);
+    let other = net.client(CLIENTS[1], &["--hops", "5"]);
+    let (path, _) = net.download(&other, &site, "five");
+    assert_eq!(path.iter().collect::<BTreeSet<_>>().len(), 5);
+}
