@@ -30,8 +30,8 @@ const GAS_MONEY: Wei = Wei(10_000_000_000_000_000_000);
 const BASE_FEE: u128 = 10_000_000;
 const GAS_PRICE: u128 = 1_000_000_000;
 const GAS: u64 = 300_000;
-/// Draws of a face: few, so that there are wins to be seen.
-const FACE: u32 = 4;
+/// Draws of a face: few, so that there are wins to be seen, and enough that sessions are a small part of the traffic.
+const FACE: u32 = 8;
 /// The most that one draw may be worth: 384 cells at ten times the dearest path.
 const MAX_VALUE: Wei = Wei(384 * 100_000_000_000);
 const EVERY: Duration = Duration::from_millis(250);
