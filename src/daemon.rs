@@ -285,7 +285,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
         let client = client::driver::Client::bind(client::driver::Settings {
             network: view.network(),
             socks: wanted.socks.unwrap_or(config.socks),
-            wishes,
+            wishes: wishes.clone(),
             country_of: directory::geoip::country,
             prebuilt: config.prebuilt,
             udp: config.udp.unwrap_or_else(|| any_address(&view)),
@@ -318,7 +318,21 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
                 watch_circuits(&waiting).await;
             }
         });
-        let running = async { Ok(client.run().await?) };
+        let possible = open.clone();
+        let impossible = async {
+            match possible {
+                Some(open) => open.require_path(wishes).await.err(),
+                None => None,
+            }
+        };
+        let running = async {
+            let mut running = core::pin::pin!(client.run());
+            tokio::select! {
+                end = &mut running => Ok(end?),
+                Some(problem) = impossible => Err(problem),
+                else => Ok(running.await?),
+            }
+        };
         attended(running, &mut control, Daemon::Client(handle), open, stop, Duration::ZERO).await
     })
 }

@@ -10,7 +10,8 @@ use crate::cli::{At, Doctor};
 use crate::config::{self, ClientConfig, Network, RelayConfig, Wallet};
 use crate::control::Status;
 use crate::control_client::ControlClient;
-use crate::network;
+use crate::network::{self, Members};
+use crate::open;
 use crate::output::Format;
 use crate::report::PATIENCE;
 
@@ -134,11 +135,12 @@ pub(crate) async fn run(wanted: &Doctor, output: Format) -> anyhow::Result<()> {
 async fn examine(file: &Path, findings: &mut Findings) -> Option<Patient> {
     let name = file.display();
     let read = if config::is_relay(file) {
-        RelayConfig::read(file).map(|relay| (relay.network.clone(), relay.wallet.clone(), Some(relay)))
+        RelayConfig::read(file)
+            .map(|relay| (relay.network.clone(), relay.wallet.clone(), relay.state.clone(), Some(relay)))
     } else {
-        ClientConfig::read(file).map(|client| (client.network, client.wallet, None))
+        ClientConfig::read(file).map(|client| (client.network, client.wallet, client.state, None))
     };
-    let (network, wallet, relay) = match read {
+    let (network, wallet, state, relay) = match read {
         Ok(read) => read,
         Err(error) => {
             let remedy = "correct the file; `chive config example relay` shows every setting";
@@ -146,18 +148,20 @@ async fn examine(file: &Path, findings: &mut Findings) -> Option<Patient> {
             return None;
         }
     };
-    let view = match network::read(&network) {
-        Ok(view) => {
+    let view = match network::members(&network) {
+        Ok(Members { mut view, bootstrap }) => {
             let who = if relay.is_some() { "a relay" } else { "a client" };
-            let place = match network.signer {
-                Some(_) => format!("a network of {} relays", view.iter().len()),
-                None => "an open network".to_owned(),
+            let place = if bootstrap.is_some() {
+                open::recall(&state, &mut view);
+                format!("an open network, {} relays of which were known last", view.iter().len())
+            } else {
+                format!("a network of {} relays", view.iter().len())
             };
             findings.ok("configuration", format!("{name} is that of {who}, in {place}"));
             Some(view)
         }
         Err(error) => {
-            let remedy = "get the network file from its maintainer again";
+            let remedy = "correct the setting `network`, or get the file from its maintainer again";
             findings.add("configuration", State::Fail, crate::failure::text_of(&error), remedy);
             None
         }

@@ -1,20 +1,22 @@
 //! A daemon's part in an open network: the registry followed on the chain, descriptors exchanged with peers, the view kept current.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use circuit::keys::{IdentitySecret, RelayId};
+use client::wishes::Wishes;
 use directory::chain_watch::{self, Watch};
 use directory::swarm;
 use directory::view::{Count, View};
 use payments::Address;
 use payments::chain::Chain;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::keystore;
+use crate::network;
 use crate::outside;
 
 mod kept;
@@ -26,6 +28,10 @@ pub(crate) const PEERS_EVERY: Duration = Duration::from_secs(15);
 /// What was learnt is written after so long at first, and then so seldom.
 const KEEP_FIRST: Duration = Duration::from_secs(2);
 const KEEP_EVERY: Duration = Duration::from_mins(1);
+/// The file of what was learnt, in the folder of the state.
+const KEPT: &str = "descriptors";
+/// So long the network has to become known before a wish counts as one that it cannot fulfil.
+const SETTLE: Duration = Duration::from_secs(30);
 /// How often it is looked whether there is something to tell.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -69,6 +75,11 @@ pub(crate) struct Status {
     pub(crate) trouble: Option<String>,
 }
 
+/// The relays that an earlier run has known, without asking anybody.
+pub(crate) fn recall(state: &Path, view: &mut View) {
+    kept::read(&state.join(KEPT), view, outside::unix());
+}
+
 /// A part that is taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Open {
@@ -90,7 +101,7 @@ impl Open {
             now: outside::unix,
         });
         view.set_registry(Arc::clone(&watch.registry.borrow()));
-        let kept = state.join("descriptors");
+        let kept = state.join(KEPT);
         kept::read(&kept, &mut view, outside::unix());
         let mut random = outside::random()?;
         let swarm = swarm::start(swarm::Settings {
@@ -176,6 +187,26 @@ impl Open {
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Waits until the network is known; fails if it has no path as it is wished.
+    pub(crate) async fn require_path(self, wishes: Wishes) -> anyhow::Result<()> {
+        let settled = async {
+            loop {
+                let status = self.status();
+                if status.block > 0 && status.registered > 0 && status.missing == 0 {
+                    return;
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        // Relays that are registered and do not run are never known.
+        let _ = timeout(SETTLE, settled).await;
+        let view = Arc::clone(&self.swarm.views().borrow());
+        if view.iter().len() == 0 {
+            return Ok(());
+        }
+        network::require_path(&view, &wishes)
     }
 
     /// Tells once whether a relay is registered, and what to do if not.

@@ -93,6 +93,10 @@ pub(crate) async fn run(wanted: &Setup, output: Format) -> anyhow::Result<()> {
             out.display()
         );
     }
+    if wanted.bond.is_some() && wanted.key_file.is_none() {
+        let text = "--bond needs a wallet that has ether: import its key with --key-file, or leave --bond out and do what is said then";
+        return Err(Failure::new(Kind::Usage, text).into());
+    }
     let answers = Answers::gather(wanted)?;
     // At once or not at all: what is left of an attempt goes with its folder, which only its owner may enter.
     let parent =

@@ -185,6 +185,15 @@ impl Open {
         Client { host, process, socks, control: folder.join("run/control.sock") }
     }
 
+    /// A client whose wishes nobody can fulfil ends by itself.
+    fn refuses(&self, host: usize, wishes: &[&str], code: i32) {
+        let config = self.file(&format!("client{host}/client.toml"));
+        let arguments = ["up", "--config", config.to_str().unwrap()];
+        let command = with_password(&[&arguments[..], wishes].concat());
+        let output = self.lab.host(host).command(&command).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+    }
+
     /// Asks a client's daemon.
     fn of(&self, client: &Client, arguments: &[&str]) -> Value {
         self.ask(client.host, &[arguments, &["--control", client.control.to_str().unwrap()]].concat())
@@ -254,6 +263,7 @@ fn an_open_network_forms_heals_and_lives_on() {
     net.converge(RELAYS);
     eventually("the client knows the new one", || net.listed(&client, RELAYS));
     println!("a relay that joins is known to all after {:?}", joined.elapsed());
+    net.refuses(CLIENTS[1], &["--exit", "jp"], 5);
     let left = (1..=RELAYS).find(|n| *n != 1 && !net.ids[n - 1].starts_with(&entry)).unwrap();
     net.kill_relay(left);
     net.download(&client, &site, "after one left");
