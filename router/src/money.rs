@@ -175,6 +175,7 @@ impl Drop for Treasurer {
 pub(crate) fn report(node: &RelayNode, health: &Health) -> Option<status::Money> {
     let cashier = node.cashier()?;
     let (cells, earned) = node.relay().ledger().earnings();
+    let (owed, ..) = node.relay().ledger().debts();
     let sum =
         |amounts: &mut dyn Iterator<Item = Wei>| amounts.fold(Wei::ZERO, Wei::saturating_add).to_string();
     let payers = cashier.till().snapshot();
@@ -186,6 +187,7 @@ pub(crate) fn report(node: &RelayNode, health: &Health) -> Option<status::Money>
         asks: [asks.forward.to_string(), asks.exit.to_string()],
         cells,
         earned: earned.to_string(),
+        owed: owed.to_string(),
         credited: sum(&mut payers.iter().map(|payer| payer.credited)),
         draws: payers.iter().map(|payer| payer.draws).sum(),
         wins: payers.iter().map(|payer| payer.wins).sum(),

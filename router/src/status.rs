@@ -80,6 +80,8 @@ pub struct Money {
     pub cells: u64,
     /// What they cost.
     pub earned: String,
+    /// What cells that went on to other relays cost, with all that earlier runs have paid.
+    pub owed: String,
     /// What was credited in draws, since the store was made.
     pub credited: String,
     /// So many draws.

@@ -16,6 +16,9 @@ use crate::wallet::ether_text;
 /// How long draws under way and redemptions may take after the last byte.
 const WITHIN: Duration = Duration::from_secs(10);
 
+/// Counts of both ends of a link may differ by one part of so many: packets are lost on the way.
+const TOLERANCE: u128 = 100;
+
 /// What one relay of the path earned; amounts in wei.
 #[derive(Debug, Serialize)]
 struct Earned {
@@ -49,6 +52,9 @@ struct Sums {
     client_paid: Wei,
     /// By client and relays.
     paid: Wei,
+    /// What cells cost, by the counts of who sent them and of who got them.
+    owed: Wei,
+    earned: Wei,
     credited: Wei,
     won: Wei,
     redeemed: Wei,
@@ -70,7 +76,11 @@ pub(super) async fn check(
         let held = money.bank.held(&owners).await?;
         let agree = sums.paid == sums.credited && sums.won == sums.redeemed;
         if agree || Instant::now() > late {
-            let Sums { paid, credited, won, redeemed, .. } = sums;
+            let Sums { paid, owed, earned, credited, won, redeemed, .. } = sums;
+            ensure!(
+                earned.0.abs_diff(owed.0) <= owed.0 / TOLERANCE,
+                "{earned} wei were charged for cells, but by the counts of who sent them they cost {owed} wei"
+            );
             ensure!(paid == credited, "{paid} wei were paid in draws, but {credited} credited");
             ensure!(won == redeemed, "{won} wei were won, but {redeemed} redeemed");
             ensure!(held == filled, "the pots hold {held} wei, but were filled with {filled}");
@@ -107,6 +117,8 @@ async fn add_up(client: &Handle, nodes: &Nodes, money: &Money) -> anyhow::Result
         relays: Vec::new(),
         client_paid,
         paid: client_paid,
+        owed: client_paid.checked_sub(wei(&own.ahead)?).unwrap_or_default(),
+        earned: Wei::ZERO,
         credited: Wei::ZERO,
         won: Wei::ZERO,
         redeemed: Wei::ZERO,
@@ -114,6 +126,8 @@ async fn add_up(client: &Handle, nodes: &Nodes, money: &Money) -> anyhow::Result
     for ((relay, earned), pot) in nodes.earnings().await.into_iter().zip(&money.relays) {
         let redeemed = money.bank.redeemed(pot.owner()).await?;
         sums.paid = sums.paid.saturating_add(wei(&earned.paid)?);
+        sums.owed = sums.owed.saturating_add(wei(&earned.owed)?);
+        sums.earned = sums.earned.saturating_add(wei(&earned.earned)?);
         sums.credited = sums.credited.saturating_add(wei(&earned.credited)?);
         sums.won = sums.won.saturating_add(wei(&earned.won)?);
         sums.redeemed = sums.redeemed.saturating_add(redeemed);
