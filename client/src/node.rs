@@ -23,7 +23,7 @@ use crate::backoff::Backoff;
 use crate::guards::Guards;
 use crate::path::{NoPath, Paths};
 use crate::payer::Payer;
-use crate::pool::{Circuit, Failure, Pool, Purpose, SPARE_LIFE, TestRun};
+use crate::pool::{Circuit, Failure, LINGER, Pool, Purpose, SPARE_LIFE, TestRun};
 use crate::ports::RecentPorts;
 use crate::socks::Credentials;
 use crate::wishes::Wishes;
@@ -297,7 +297,7 @@ impl ClientNode {
     fn build(&mut self, now: Now, entry: Entry, purpose: Purpose, port: Option<u16>) -> Result<(), NoPath> {
         let via = match purpose {
             Purpose::Test(number) => self.tests.get(&number).and_then(|run| run.via),
-            Purpose::Spare | Purpose::Streams(_) => None,
+            Purpose::Spare | Purpose::Streams(_) | Purpose::Questions => None,
         };
         let path = self.paths.choose_via(now, entry.relay, port, via)?;
         let link = entry.link;
@@ -468,6 +468,13 @@ impl ClientNode {
             let worn = match circuit.purpose {
                 Purpose::Spare => age >= SPARE_LIFE || circuit.retired,
                 Purpose::Streams(_) => idle && !circuit.takes(now.instant, isolation_of(circuit)),
+                // directory.stream.2
+                Purpose::Questions => {
+                    let over = circuit.used.map_or(age >= SPARE_LIFE, |used| {
+                        now.instant.saturating_duration_since(used) >= LINGER
+                    });
+                    idle && (over || circuit.retired)
+                }
                 Purpose::Test(_) => false,
             };
             let hopeless = circuit.silent.is_some_and(|since| {
@@ -622,7 +629,7 @@ const fn is_test(purpose: &Purpose) -> bool {
 const fn isolation_of(circuit: &Circuit) -> Option<&Credentials> {
     match &circuit.purpose {
         Purpose::Streams(Some(credentials)) => Some(credentials),
-        Purpose::Streams(None) | Purpose::Spare | Purpose::Test(_) => None,
+        Purpose::Streams(None) | Purpose::Spare | Purpose::Questions | Purpose::Test(_) => None,
     }
 }
 

@@ -13,6 +13,8 @@ use crate::socks::Credentials;
 pub(crate) const FRESH: Duration = Duration::from_mins(10);
 /// A spare circuit is replaced after so long.
 pub(crate) const SPARE_LIFE: Duration = Duration::from_mins(30);
+/// A circuit for questions ends so long after the last one: what follows from an answer is asked where that came from.
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
 /// What a circuit is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum Purpose {
     Spare,
     /// The streams of one application, by its credentials.
     Streams(Option<Credentials>),
+    /// Questions about the directory, and nothing else.
+    Questions,
     /// A measurement, by its number.
     Test(u64),
 }
@@ -36,7 +40,7 @@ pub struct Circuit {
     pub began: Instant,
     /// When the reply came, if it has.
     pub opened: Option<Instant>,
-    /// When its first stream was attached.
+    /// When its first stream was attached, or its last question.
     pub used: Option<Instant>,
     /// When the last cell came.
     pub heard: Instant,
@@ -98,7 +102,8 @@ impl Circuit {
         let fresh = self.used.is_none_or(|used| now.saturating_duration_since(used) < FRESH);
         let same = match &self.purpose {
             Purpose::Streams(own) => own.as_ref() == isolation,
-            Purpose::Spare | Purpose::Test(_) => false,
+            // directory.stream.2
+            Purpose::Spare | Purpose::Questions | Purpose::Test(_) => false,
         };
         self.opened.is_some() && self.silent.is_none() && !self.retired && fresh && same
     }

@@ -81,7 +81,7 @@ pub struct Circuit {
     pub id: u64,
     /// `building`, `ready` or `closing`.
     pub state: String,
-    /// `streams`, `spare` or `test`.
+    /// `streams`, `spare`, `questions` or `test`.
     pub purpose: String,
     /// Its relays, the entry first.
     pub path: Vec<Hop>,

@@ -92,6 +92,7 @@ pub(super) fn circuits(node: &ClientNode) -> Vec<status::Circuit> {
         purpose: match circuit.purpose {
             Purpose::Spare => "spare",
             Purpose::Streams(_) => "streams",
+            Purpose::Questions => "questions",
             Purpose::Test(_) => "test",
         }
         .to_owned(),

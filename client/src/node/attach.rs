@@ -24,11 +24,13 @@ impl ClientNode {
     pub(super) fn settle(&mut self, now: Now) {
         self.give_up_late(now);
         let missing = self.attach_waiting(now);
+        self.ask_waiting(now);
         match self.entry_up(now) {
             Err(no_path) => self.refuse_waiting(&no_path, None),
             Ok(None) => {}
             Ok(Some(entry)) => {
                 self.build_missing(now, entry, &missing);
+                self.build_for_questions(now, entry);
                 self.build_tests(now, entry);
             }
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use circuit::request::ReplyCode;
+use client::pool::Purpose;
 use client::socks::Credentials;
 use netsim::app::{Outcome, Wish};
 use netsim::content::{Ending, Exchange};
@@ -164,5 +165,50 @@ fn the_exit_of_a_circuit_answers_questions_about_the_directory() {
         assert_eq!(world.sim.with_client(client, |node, now| node.take_answer(now, number)), None);
         world.sim.run_for(Duration::from_secs(2));
         assert_eq!(world.sim.with_client(client, |node, now| node.take_answer(now, number)), Some(None));
+    });
+}
+
+// directory.stream.2
+#[test]
+fn a_question_shares_no_circuit_with_streams() {
+    seeds::each(6, |seed| {
+        let prebuilt = usize::try_from(seed % 3).unwrap();
+        let mut world = Plan { relays: 9, exits: 3, prebuilt, ..Plan::new(seed, 3) }.build();
+        let client = world.client();
+        let exits: Vec<_> =
+            world.view.iter().filter(|relay| relay.exit.is_some()).map(|relay| relay.id).collect();
+        for exit in &exits {
+            let host = world.host_of(exit);
+            world.sim.with_relay(host, |node, _| node.serve_directory());
+        }
+        let hold = Exchange { ending: Ending::Hold, ..PAGE };
+        let before = world.ask(Wish::new("site", hold));
+        world.sim.run_for(Duration::from_secs(5));
+        let number = world.sim.with_client(client, |node, now| node.ask_directory(now, &[7; 100]));
+        world.sim.run_for(Duration::from_secs(2));
+        let own = |world: &netsim::world::World| -> Vec<_> {
+            let pool = world.sim.client(client).pool().iter();
+            pool.filter(|(_, circuit)| circuit.purpose == Purpose::Questions).map(|(key, _)| *key).collect()
+        };
+        let [circuit] = own(&world)[..] else { panic!("a circuit of its own: {:?}", own(&world)) };
+        // Neither a stream that was there nor one that comes now is on it.
+        let after = world.ask(Wish::new("site", hold));
+        world.sim.run_for(Duration::from_secs(3));
+        for app in [before, after] {
+            let carried = world.sim.client(client).flows().circuit(app.flow);
+            assert!(carried.is_some_and(|carried| carried != circuit), "seed {seed}");
+        }
+        assert_eq!(world.sim.client(client).flows().on(circuit), 1);
+        for exit in &exits {
+            let host = world.host_of(exit);
+            for (flow, _) in world.sim.take_questions(host) {
+                world.sim.with_relay(host, |node, _| node.answer_directory(flow, Some(vec![8; 10])));
+            }
+        }
+        world.sim.run_for(Duration::from_secs(3));
+        let outcome = world.sim.with_client(client, |node, now| node.take_answer(now, number));
+        assert!(matches!(outcome, Some(Some(_))), "{outcome:?}");
+        world.sim.run_for(Duration::from_secs(6));
+        assert_eq!(own(&world), [], "it has ended");
     });
 }
