@@ -275,7 +275,9 @@ impl Exchange {
                 Answer::State(self.state())
             }
         };
-        answer.write().map_err(|_| Denied::TooMany)
+        let answer = answer.write().map_err(|_| Denied::TooMany)?;
+        self.peers.answered(now.instant, answer.len());
+        Ok(answer)
     }
 
     /// Takes an answer.

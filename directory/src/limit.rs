@@ -29,6 +29,16 @@ impl Bucket {
         allowed
     }
 
+    /// Whether a token is there.
+    pub(crate) fn has(mut self, now: Instant, rate: Rate) -> bool {
+        self.take(now, rate)
+    }
+
+    /// Takes so many tokens, also where there are fewer.
+    pub(crate) fn pay(&mut self, now: Instant, rate: Rate, tokens: u32) {
+        self.0 = Some(self.full(now) + rate.every.saturating_mul(tokens));
+    }
+
     fn full(&self, now: Instant) -> Instant {
         self.0.map_or(now, |full| full.max(now))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -344,14 +344,15 @@ impl Outside for RelayOutside {
             }
             Event::Directory(flow, question) => {
                 let (shared, directory) = (Rc::clone(&self.shared), self.directory.clone());
+                let circuit = shared.look(|node| node.exit()?.circuit(flow));
                 tokio::task::spawn_local(async move {
-                    // Whoever asks through a circuit has no address, and no name but its flow's.
-                    let number = flow.0.to_be_bytes();
-                    let name = std::array::from_fn(|at| number.get(at).copied().unwrap_or_default());
-                    let from = PeerKey::new(name, Ipv4Addr::UNSPECIFIED.into());
-                    let answer = match directory {
-                        Some(directory) => directory.answer(from, question.into()).await,
-                        None => None,
+                    // Without a circuit nobody waits for the answer any more.
+                    let answer = match (directory, circuit) {
+                        (Some(directory), Some(circuit)) => {
+                            let from = PeerKey::through_circuit(circuit.number());
+                            directory.answer(from, question.into()).await
+                        }
+                        _ => None,
                     };
                     shared.with_node(|node, _| node.answer_directory(flow, answer));
                 });

@@ -261,6 +261,11 @@ impl Exit {
         }
     }
 
+    /// The circuit of a flow, unless it is gone.
+    pub fn circuit(&self, flow: FlowId) -> Option<CircuitKey> {
+        self.flows.circuit(flow)
+    }
+
     /// The answer to a question about the directory, if it deserves one.
     pub fn answer_directory(&mut self, flow: FlowId, answer: Option<Vec<u8>>) {
         let Some(Stage::Asked) = self.stages.get(&flow) else { return };

@@ -19,8 +19,14 @@ pub const BLOCKED: Duration = Duration::from_hours(1);
 const PEER_CHECKS: Rate = Rate { burst: 256, every: Duration::from_millis(100) };
 const PREFIX_CHECKS: Rate = Rate { burst: 1_024, every: Duration::from_millis(25) };
 const ALL_CHECKS: Rate = Rate { burst: 4_096, every: Duration::from_millis(2) };
-/// Requests of one prefix that are answered.
+/// Requests that are answered: of one prefix or circuit, of all circuits together, and of everybody.
 const REQUESTS: Rate = Rate { burst: 64, every: Duration::from_millis(500) };
+const CIRCUIT_REQUESTS: Rate = Rate { burst: 1_024, every: Duration::from_millis(20) };
+const ALL_REQUESTS: Rate = Rate { burst: 4_096, every: Duration::from_millis(5) };
+/// KiB that everybody is answered.
+const ALL_ANSWERS: Rate = Rate { burst: 65_536, every: Duration::from_micros(250) };
+/// What a KiB is.
+const KIB: usize = 1_024;
 /// Descriptors of one relay that are taken.
 const UPDATES: Rate = Rate { burst: 8, every: Duration::from_mins(10) };
 
@@ -29,6 +35,8 @@ const UPDATES: Rate = Rate { burst: 8, every: Duration::from_mins(10) };
 pub struct PeerKey {
     id: [u8; 32],
     prefix: u64,
+    /// It asks through a circuit, whose number the prefix is.
+    circuit: bool,
 }
 
 impl PeerKey {
@@ -38,7 +46,16 @@ impl PeerKey {
             IpAddr::V4(ip) => 4 << 48 | u64::from(ip.to_bits() >> 8),
             IpAddr::V6(ip) => 6 << 48 | u64::try_from(ip.to_bits() >> 80).unwrap_or(0),
         };
-        Self { id, prefix }
+        Self { id, prefix, circuit: false }
+    }
+
+    /// Whoever asks through this circuit: it has no address, and no name but the circuit's.
+    pub fn through_circuit(number: u64) -> Self {
+        let mut id = [0; 32];
+        if let Some(last) = id.last_chunk_mut() {
+            *last = number.to_be_bytes();
+        }
+        Self { id, prefix: number, circuit: true }
     }
 }
 
@@ -49,6 +66,10 @@ pub(super) struct Peers {
     prefixes: Buckets<u64, MAX_PEERS>,
     all: Bucket,
     requests: Buckets<u64, MAX_PEERS>,
+    circuits: Buckets<u64, MAX_PEERS>,
+    circuit_requests: Bucket,
+    all_requests: Bucket,
+    answers: Bucket,
     updates: Buckets<RelayId, MAX_IDS>,
     blocked: BTreeMap<[u8; 32], Instant>,
 }
@@ -60,6 +81,10 @@ impl Peers {
             prefixes: Buckets::new(PREFIX_CHECKS),
             all: Bucket::new(),
             requests: Buckets::new(REQUESTS),
+            circuits: Buckets::new(REQUESTS),
+            circuit_requests: Bucket::new(),
+            all_requests: Bucket::new(),
+            answers: Bucket::new(),
             updates: Buckets::new(UPDATES),
             blocked: BTreeMap::new(),
         }
@@ -68,15 +93,27 @@ impl Peers {
     /// Whether a signature that this peer sent unasked is checked; a bucket of others is not emptied for it in vain.
     // directory.gossip.3
     pub(super) fn may_check(&mut self, now: Instant, peer: PeerKey) -> bool {
-        self.names.take(now, peer.id)
-            && self.prefixes.take(now, peer.prefix)
-            && self.all.take(now, ALL_CHECKS)
+        // All circuits are one place here: honest clients tell nothing through them.
+        let prefix = if peer.circuit { 0 } else { peer.prefix };
+        self.names.take(now, peer.id) && self.prefixes.take(now, prefix) && self.all.take(now, ALL_CHECKS)
     }
 
     /// Whether a request of this peer is answered.
     // directory.gossip.3
     pub(super) fn may_ask(&mut self, now: Instant, peer: PeerKey) -> bool {
-        self.requests.take(now, peer.prefix)
+        let own = if peer.circuit {
+            self.circuits.take(now, peer.prefix) && self.circuit_requests.take(now, CIRCUIT_REQUESTS)
+        } else {
+            self.requests.take(now, peer.prefix)
+        };
+        own && self.answers.has(now, ALL_ANSWERS) && self.all_requests.take(now, ALL_REQUESTS)
+    }
+
+    /// Counts the bytes of an answer; the last one may go beyond the limit.
+    // directory.gossip.3
+    pub(super) fn answered(&mut self, now: Instant, length: usize) {
+        let size = u32::try_from(length.div_ceil(KIB)).unwrap_or(u32::MAX);
+        self.answers.pay(now, ALL_ANSWERS, size);
     }
 
     /// Whether one more descriptor of this relay is taken.

@@ -317,6 +317,42 @@ fn what_expires_is_forgotten_and_no_longer_taken() {
     assert_eq!(node.handle_gossip(at(later.expires - MAX_LIFE), peer(1), later.bytes()), Verdict::Accept);
 }
 
+// directory.gossip.3
+#[test]
+fn a_circuit_that_asks_without_end_silences_no_other() {
+    let (mut node, now) = (node(3, [relay(1)]), start());
+    let question = self::node(3, []).probe();
+    let mut ask = |number: u64| node.handle_request(now, PeerKey::through_circuit(number), &question).is_ok();
+    assert_eq!((0..100).filter(|_| ask(7)).count(), 64);
+    assert!(ask(8));
+    // Many circuits reach the limit of all, and those who come with an address are answered all the same.
+    assert_eq!((100..2_000).filter(|number| ask(*number)).count(), 1_024 - 65);
+    assert!(!ask(9));
+    assert!(node.handle_request(now, peer(1), &question).is_ok());
+}
+
+// directory.gossip.3
+#[test]
+fn all_together_are_answered_so_often_and_so_much() {
+    let question = node(3, []).probe();
+    let mut small = node(3, [relay(1)]);
+    let now = start();
+    let from = |n: u32| peer_at(n, [10, u8::try_from(n >> 8).unwrap(), (n & 255) as u8, 1]);
+    let answered = (0..5_000).filter(|n| small.handle_request(now, from(*n), &question).is_ok()).count();
+    assert_eq!(answered, 4_096);
+    assert!(small.handle_request(after(now, Duration::from_secs(1)), from(6_000), &question).is_ok());
+
+    // Answers of many bytes end sooner.
+    let mut large = node(900, (0..900).map(relay));
+    let question = node(900, []).request();
+    let mut bytes = 0;
+    let answered = (0..3_000)
+        .map_while(|n| large.handle_request(now, from(n), &question).ok())
+        .inspect(|answer| bytes += answer.len())
+        .count();
+    assert!(answered < 3_000 && (63 << 20..66 << 20).contains(&bytes), "{answered} answers, {bytes} bytes");
+}
+
 #[test]
 fn another_network_is_told_so() {
     let mut other = Exchange::new(View::new(NetworkId([9; 16])), None);
