@@ -120,6 +120,8 @@ struct Task {
     /// The block at which the registry was right last.
     head: Head,
     draft: Draft,
+    /// The registry was right in this run.
+    met: bool,
     /// When the whole list was read last, in unix seconds.
     listed: Option<u64>,
     registry: watch::Sender<Arc<Registry>>,
@@ -142,7 +144,7 @@ impl Task {
         let (sender, receiver) = watch::channel(Arc::new(registry.clone()));
         let (status, seen) = watch::channel(Status::default());
         let draft = Draft { registry, read };
-        let task = Self { settings, head, draft, listed: None, registry: sender, status };
+        let task = Self { settings, head, draft, met: false, listed: None, registry: sender, status };
         task.report(None);
         (task, Watch { registry: receiver, status: seen })
     }
@@ -210,17 +212,17 @@ impl Task {
 
     /// Final blocks do not go away: it is the chain's back-end that has fallen behind what was read before.
     fn not_behind(&self, head: Head, now: u64) -> Result<(), ChainError> {
-        match self.draft.read {
-            Some(read) if read > head.number => {
-                Err(ChainError::Stale { number: head.number, age: now.saturating_sub(head.time) })
-            }
-            _ => Ok(()),
+        // directory.watch.2: also after a contradiction, when all is read again.
+        let known = self.draft.read.unwrap_or_default().max(self.head.number);
+        if known > head.number {
+            return Err(ChainError::Stale { number: head.number, age: now.saturating_sub(head.time) });
         }
+        Ok(())
     }
 
     /// Starts over if what was kept is of another chain: a chain for tests that was made anew.
     async fn recognise(&mut self, chain: &dyn Chain) {
-        if self.listed.is_some() || self.head == Head::default() {
+        if self.met || self.head == Head::default() {
             return;
         }
         // A chain that has forgotten the block does not contradict.
@@ -229,6 +231,7 @@ impl Task {
         {
             tracing::warn!("the registry that was kept is of another chain, and read anew");
             self.draft = Draft::default();
+            self.head = Head::default();
         }
     }
 
@@ -262,6 +265,7 @@ impl Task {
     fn confirmed(&mut self, head: Head) {
         let news = head.number != self.head.number;
         self.head = head;
+        self.met = true;
         self.draft.registry.block = head.number;
         let same = |old: &Registry| {
             old.root() == self.draft.registry.root() && old.iter().eq(self.draft.registry.iter())
@@ -272,6 +276,12 @@ impl Task {
                 return;
             }
         } else {
+            // Who waits for the registry finds the status that goes with it.
+            self.status.send_modify(|status| {
+                (status.block, status.time) = (head.number, head.time);
+                status.relays = self.draft.registry.iter().len();
+                status.changes = self.draft.registry.seq();
+            });
             self.registry.send_replace(Arc::new(self.draft.registry.clone()));
         }
         let Some(path) = &self.settings.file else { return };

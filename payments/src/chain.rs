@@ -298,6 +298,10 @@ impl dyn Chain + '_ {
                 since: relay.since.to(),
                 reserve: reserve.into(),
             }));
+            // An RPC could list relays without end; each was registered by a change of its own.
+            if u64::try_from(relays.len()).is_ok_and(|count| count > seq) {
+                return Err(Error::Malformed("the list of relays (no longer than there were changes)"));
+            }
             if relays.len() == from {
                 return Ok(Registry { head, root, seq, relays });
             }

@@ -28,8 +28,12 @@ enum Fault {
     LongList,
     /// The list has other relays.
     OtherList,
+    /// The list never ends.
+    EndlessList,
     /// The newest final block is the first one.
     Behind,
+    /// The newest final block is this one.
+    Old(u64),
 }
 
 /// A chain behind a back-end that may be bad.
@@ -68,13 +72,24 @@ impl Chain for Bad {
     }
 
     fn head(&self, at: At) -> Answer<'_, Head> {
-        let at = if (at, self.fault()) == (At::Finalized, Fault::Behind) { At::Block(0) } else { at };
+        let at = match (at, self.fault()) {
+            (At::Finalized, Fault::Behind) => At::Block(0),
+            (At::Finalized, Fault::Old(number)) => At::Block(number),
+            _ => at,
+        };
         self.answer("head", self.chain.head(at))
     }
 
-    fn view(&self, at: At, view: View) -> Answer<'_, Bytes> {
+    fn view(&self, at: At, mut view: View) -> Answer<'_, Bytes> {
         let is_list = view.data.starts_with(&OnionPay::relaysAtCall::SELECTOR);
         let fault = self.fault();
+        if is_list && fault == Fault::EndlessList {
+            let mut call = OnionPay::relaysAtCall::abi_decode(&view.data).unwrap();
+            call.from = alloy_primitives::U256::ZERO;
+            view.data = call.abi_encode().into();
+            let pages = self.asked.lock().unwrap().iter().filter(|what| **what == "list").count();
+            assert!(pages < 50, "it reads on and on");
+        }
         let answer = self.chain.view(at, view);
         if !is_list {
             return self.answer("view", answer);
@@ -247,6 +262,9 @@ async fn a_back_end_that_hides_or_lies_is_not_believed() {
         assert_eq!(ids(&watch), sorted(&[1]));
         lab.register(2).await;
         lab.register(3).await;
+        // There were more changes than there are relays.
+        lab.register(4).await;
+        lab.send(4, &OnionPay::startUnlockCall {}, Wei::ZERO).await;
         lab.settle();
         lab.bad.set(fault);
         assert_eq!(task.round().await, PENALTY, "{fault:?}");
@@ -293,6 +311,63 @@ async fn a_chain_that_fails_or_stands_still_keeps_the_last_registry_and_tells_it
     let status = watch.status.borrow().clone();
     assert!(status.trouble.unwrap().contains("the RPC or the chain is behind"));
     assert_eq!(status.relays, 1);
+}
+
+// directory.watch.1
+#[tokio::test]
+async fn a_list_without_end_is_not_read_to_its_end() {
+    let lab = Lab::new();
+    let (mut task, watch) = lab.task();
+    lab.register(1).await;
+    lab.register(2).await;
+    lab.settle();
+    lab.bad.set(Fault::EndlessList);
+    task.round().await;
+    let trouble = watch.status.borrow().trouble.clone().unwrap();
+    assert!(trouble.contains("list of relays"), "{trouble}");
+    assert_eq!(ids(&watch), []);
+}
+
+// directory.watch.2
+#[tokio::test]
+async fn a_contradiction_does_not_lead_back_to_an_older_registry() {
+    let lab = Lab::new();
+    let (mut task, watch) = lab.task();
+    lab.register(1).await;
+    lab.settle();
+    task.round().await;
+    let old = watch.status.borrow().block;
+    lab.register(2).await;
+    lab.settle();
+    task.round().await;
+    assert_eq!(ids(&watch), sorted(&[1, 2]));
+    lab.bad.set(Fault::OtherList);
+    task.listed = None;
+    assert_eq!(task.round().await, PENALTY);
+    lab.bad.set(Fault::Old(old));
+    task.round().await;
+    assert_eq!(ids(&watch), sorted(&[1, 2]));
+    let status = watch.status.borrow().clone();
+    assert!(status.trouble.unwrap().contains("is behind") && status.block > old);
+}
+
+#[tokio::test]
+async fn who_waits_for_the_registry_finds_its_status() {
+    let lab = Lab::new();
+    lab.register(1).await;
+    lab.settle();
+    let (mut task, mut watch) = lab.task();
+    let seen = async {
+        watch.registry.changed().await.unwrap();
+        let status = watch.status.borrow().clone();
+        (status.block == watch.registry.borrow().block, status.relays, status.changes)
+    };
+    // Whoever waits looks before the round, which still asks for the newest block, is over.
+    let follow = async {
+        task.follow().await.unwrap();
+    };
+    let (seen, ()) = tokio::join!(seen, follow);
+    assert_eq!(seen, (true, 1, 1));
 }
 
 // directory.watch.4
