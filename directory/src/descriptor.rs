@@ -87,6 +87,13 @@ impl Descriptor {
         self.onion_keys.get(index)
     }
 
+    /// The address at which it is dialled: of IPv4 if it has one, since many hosts have no other; else its first.
+    // directory.descriptor.8
+    pub fn dialled(&self) -> Option<SocketAddr> {
+        let v4 = self.addresses.iter().find(|address| address.is_ipv4());
+        v4.or_else(|| self.addresses.first()).copied()
+    }
+
     /// Checks all that one descriptor can violate by itself; the same for signers and readers.
     fn check(&self) -> Result<(), Malformed> {
         // directory.descriptor.3
@@ -455,6 +462,19 @@ mod tests {
         assert_eq!(signed.bytes().split_last_chunk::<64>().unwrap().0, expected);
         assert_eq!(signed.bytes().len(), expected.len() + 64);
         assert_eq!(SignedDescriptor::parse(signed.bytes(), NETWORK, NOW), Ok(signed));
+    }
+
+    // directory.descriptor.8
+    #[test]
+    fn a_relay_is_dialled_by_ipv4_where_it_can_be() {
+        let dialled = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|at| at.parse().unwrap()).collect();
+            Descriptor { addresses, ..descriptor(1) }.dialled().map(|at| at.to_string())
+        };
+        let both = ["[2001:db8::1]:1", "192.0.2.1:2", "192.0.2.2:3"];
+        assert_eq!(dialled(&both).as_deref(), Some("192.0.2.1:2"));
+        assert_eq!(dialled(&["[2001:db8::1]:1", "[2001:db8::2]:1"]).as_deref(), Some("[2001:db8::1]:1"));
+        assert_eq!(dialled(&[]), None);
     }
 
     #[test]

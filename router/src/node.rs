@@ -384,7 +384,7 @@ impl RelayNode {
             return self.relay.refuse(now, circuit, Status::Unreachable);
         }
         let peer = self.view.usable(&next, now.unix()).ok().and_then(|relay| {
-            let address = *relay.addresses.first()?;
+            let address = relay.dialled()?;
             Some(Peer { id: relay.id, link_key: relay.link_key, address })
         });
         let Some(link) = peer.and_then(|peer| self.links.dial(now, &peer).ok()) else {

@@ -115,7 +115,7 @@ fn hop(node: &ClientNode, id: &RelayId) -> Option<status::Hop> {
     let relay = node.view().get(id)?;
     let country = node.paths().location(id).country().map(|country| country.to_string());
     let short = id.to_string().chars().take(8).collect();
-    Some(status::Hop { id: short, country, address: *relay.addresses.first()? })
+    Some(status::Hop { id: short, country, address: relay.dialled()? })
 }
 
 pub(super) fn echo(node: &ClientNode, echo: &Echo) -> status::Echo {

@@ -43,7 +43,7 @@ impl ClientNode {
 
     fn dial(&mut self, now: Now, id: RelayId) -> Option<Entry> {
         let relay = self.paths.view().get(&id)?;
-        let peer = Peer { id, link_key: relay.link_key, address: *relay.addresses.first()? };
+        let peer = Peer { id, link_key: relay.link_key, address: relay.dialled()? };
         match self.links.dial(now, &peer) {
             Ok(link) => Some(Entry { relay: id, link, peer, dialled: now.instant }),
             Err(error) => {

@@ -25,7 +25,7 @@ impl ClientNode {
         }
         let gone = |entry: &super::Entry| {
             view.get(&entry.relay).is_none_or(|relay| {
-                relay.link_key != entry.peer.link_key || relay.addresses.first() != Some(&entry.peer.address)
+                relay.link_key != entry.peer.link_key || relay.dialled() != Some(entry.peer.address)
             })
         };
         // One that has moved is dialled anew; what stands over the old link stays there.
