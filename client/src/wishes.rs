@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use circuit::keys::RelayId;
+use directory::descriptor::MAX_ADDRESSES;
 use payments::amount::Rate;
 
 /// The relays of a path, if the user does not say otherwise.
@@ -26,25 +27,32 @@ impl core::fmt::Display for Country {
     }
 }
 
-/// Where a relay is: what it says, and what is known of its address.
+/// Where a relay is: what it says, and what is known of its addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Location {
     /// What its descriptor says.
     pub claim: Option<Country>,
-    /// What a table of addresses says.
-    pub seen: Option<Country>,
+    /// What a table says of each of its addresses.
+    pub seen: [Option<Country>; MAX_ADDRESSES],
 }
 
 impl Location {
     /// The country that the relay is taken to be in: a table is believed more than the relay.
-    // path.wish.3
     pub fn country(self) -> Option<Country> {
-        self.seen.or(self.claim)
+        self.countries().next()
     }
 
-    /// Whether the relay says something else than the table.
+    /// All countries that the relay may be in: those of its addresses, else the one it claims.
+    // path.wish.3
+    pub fn countries(self) -> impl Iterator<Item = Country> {
+        let claim = self.claim.filter(|_| self.seen == [None; MAX_ADDRESSES]);
+        self.seen.into_iter().flatten().chain(claim)
+    }
+
+    /// Whether the table says something else of one of its addresses than the relay.
+    // directory.country.1
     pub fn is_contradicted(self) -> bool {
-        self.claim.is_some() && self.seen.is_some() && self.claim != self.seen
+        self.claim.is_some() && self.countries().any(|country| Some(country) != self.claim)
     }
 }
 
@@ -168,11 +176,13 @@ impl Wishes {
         }
         // Neither the claim nor the table may name an excluded country, and one of them has to name another.
         let excluded = |country: Option<Country>| country.is_some_and(|at| self.excluded.contains(&at));
-        if !self.excluded.is_empty() && (at.country().is_none() || excluded(at.claim) || excluded(at.seen)) {
+        if !self.excluded.is_empty()
+            && (at.country().is_none() || excluded(at.claim) || at.countries().any(|at| excluded(Some(at))))
+        {
             return Some(Unmet::ExcludedCountry);
         }
         let within = |wanted: &BTreeSet<Country>| {
-            wanted.is_empty() || at.country().is_some_and(|at| wanted.contains(&at))
+            wanted.is_empty() || at.country().is_some() && at.countries().all(|at| wanted.contains(&at))
         };
         let met = match place {
             Place::Entry => within(&self.entry) && (self.hops > 1 || within(&self.exit)),
@@ -192,7 +202,23 @@ mod tests {
     }
 
     fn at(claim: &str, seen: &str) -> Location {
-        Location { claim: Country::parse(claim), seen: Country::parse(seen) }
+        let mut at = Location { claim: Country::parse(claim), ..Location::default() };
+        at.seen.iter_mut().zip(seen.split(' ')).for_each(|(at, code)| *at = Country::parse(code));
+        at
+    }
+
+    // directory.country.1
+    #[test]
+    fn a_claim_is_marked_only_where_an_address_is_known_to_be_elsewhere() {
+        for (claim, seen, marked) in [
+            ("DE", "", false),
+            ("DE", "- DE", false),
+            ("DE", "DE CH", true),
+            ("DE", "- - - CH", true),
+            ("", "CH", false),
+        ] {
+            assert_eq!(at(claim, seen).is_contradicted(), marked, "{claim} {seen}");
+        }
     }
 
     #[test]
@@ -212,12 +238,17 @@ mod tests {
         assert_eq!(wishes.unmet(Place::Exit, &id, at("NL", "")), None);
         assert_eq!(wishes.unmet(Place::Exit, &id, at("NL", "RU")), Some(Unmet::Country), "a lie");
         assert_eq!(wishes.unmet(Place::Exit, &id, at("RU", "NL")), None);
+        assert_eq!(
+            wishes.unmet(Place::Exit, &id, at("NL", "NL RU")),
+            Some(Unmet::Country),
+            "one address is elsewhere"
+        );
         assert_eq!(wishes.unmet(Place::Exit, &id, at("", "")), Some(Unmet::Country));
         assert_eq!(wishes.unmet(Place::Entry, &id, at("RU", "RU")), None);
         assert_eq!(wishes.unmet(Place::Middle, &id, at("", "")), None);
         let wishes = Wishes { excluded: countries(&["ru"]), ..wishes };
         for place in [Place::Entry, Place::Middle, Place::Exit] {
-            for bad in [at("RU", "NL"), at("NL", "RU"), at("", "")] {
+            for bad in [at("RU", "NL"), at("NL", "RU"), at("NL", "NL RU"), at("NL", "- - - RU"), at("", "")] {
                 assert_eq!(wishes.unmet(place, &id, bad), Some(Unmet::ExcludedCountry), "{place:?} {bad:?}");
             }
             assert_eq!(wishes.unmet(place, &id, at("NL", "")), None);

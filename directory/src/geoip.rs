@@ -6,8 +6,6 @@ use std::net::IpAddr;
 
 use tor_geoip::GeoipDb;
 
-use crate::descriptor::Descriptor;
-
 /// ISO 3166-1 alpha-2 code of the country that an address is assigned to, upper case; `None` if the table does not know.
 pub fn country(ip: IpAddr) -> Option<[u8; 2]> {
     let table = GeoipDb::new_embedded();
@@ -15,17 +13,9 @@ pub fn country(ip: IpAddr) -> Option<[u8; 2]> {
     Some(code).filter(|code: &[u8; 2]| code.iter().all(u8::is_ascii_uppercase))
 }
 
-/// The country of one of the relay's addresses, if it is another one than the relay says it is in.
-// directory.country.1
-pub fn contradicts(relay: &Descriptor) -> Option<[u8; 2]> {
-    let claim = relay.country?;
-    relay.addresses.iter().filter_map(|address| country(address.ip())).find(|found| *found != claim)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::descriptor;
 
     fn of(ip: &str) -> Option<[u8; 2]> {
         country(ip.parse().unwrap())
@@ -41,21 +31,5 @@ mod tests {
         for nowhere in ["127.0.0.1", "10.1.2.3", "192.0.2.1", "::1", "fe80::1"] {
             assert_eq!(of(nowhere), None, "{nowhere}");
         }
-    }
-
-    // directory.country.1
-    #[test]
-    fn a_claim_is_marked_only_where_an_address_is_known_to_be_elsewhere() {
-        let mut relay = descriptor(1);
-        relay.addresses = vec![([127, 0, 0, 1], 1).into()];
-        assert_eq!((relay.country, contradicts(&relay)), (Some(*b"DE"), None), "nothing is known");
-        relay.addresses.push(([130, 92, 9, 53], 1).into());
-        assert_eq!(contradicts(&relay), Some(*b"CH"));
-        relay.country = Some(*b"CH");
-        assert_eq!(contradicts(&relay), None);
-        relay.addresses.push(([18, 7, 22, 69], 1).into());
-        assert_eq!(contradicts(&relay), Some(*b"US"), "one address elsewhere is enough");
-        relay.country = None;
-        assert_eq!(contradicts(&relay), None, "who claims nothing contradicts nothing");
     }
 }

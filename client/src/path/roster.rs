@@ -76,9 +76,9 @@ impl Candidate {
         let same_net = || self.nets.iter().any(|net| *net != 0 && other.nets.contains(net));
         // path.distinct.3
         let same_country = || {
-            let countries = (self.at.country(), other.at.country());
-            wishes.distinct_countries
-                && (countries.0.is_none() || countries.1.is_none() || countries.0 == countries.1)
+            let unknown = self.at.country().is_none() || other.at.country().is_none();
+            let shared = || self.at.countries().any(|own| other.at.countries().any(|country| country == own));
+            wishes.distinct_countries && (unknown || shared())
         };
         self.id == other.id || same_owner || same_net() || same_country()
     }
@@ -86,8 +86,11 @@ impl Candidate {
 
 /// Where a relay is.
 pub(super) fn location(relay: &Descriptor, country_of: fn(IpAddr) -> Option<[u8; 2]>) -> Location {
-    let seen = relay.addresses.iter().find_map(|address| country_of(address.ip()));
-    Location { claim: relay.country.map(Country), seen: seen.map(Country) }
+    let mut at = Location { claim: relay.country.map(Country), ..Location::default() };
+    for (seen, address) in at.seen.iter_mut().zip(&relay.addresses) {
+        *seen = country_of(address.ip()).map(Country);
+    }
+    at
 }
 
 /// The network that an address is in, as far as paths are concerned; none for addresses that anybody may use, which

@@ -167,6 +167,28 @@ fn a_relay_that_lies_about_its_country_is_where_its_address_is() {
     assert_eq!(exits(|ip| ip.to_string().starts_with("93.").then_some(*b"US")), BTreeSet::from([id(4)]));
 }
 
+// path.wish.3
+#[test]
+fn every_address_of_a_relay_counts_for_its_country() {
+    let now = start();
+    let mut view = spread(12, 4);
+    view.insert(relay(13, 13, |relay| {
+        relay.addresses =
+            ["198.51.100.1:1", "93.184.216.34:1", "5.1.1.1:1"].map(|at| at.parse().unwrap()).into();
+        relay.country = Some(*b"NL");
+    }))
+    .unwrap();
+    let mut paths = with(&view, 1, Wishes { excluded: countries(&["us"]), ..Wishes::hops(3) })
+        .with_countries(|ip| match ip.to_string().split('.').next() {
+            Some("93") => Some(*b"NL"),
+            Some("5") => Some(*b"US"),
+            _ => None,
+        });
+    let entry = paths.entry(now).unwrap();
+    assert!(paths.location(&id(13)).is_contradicted());
+    assert!((0..100).all(|_| paths.choose(now, entry, None).unwrap().iter().all(|hop| hop.id != id(13))));
+}
+
 // path.distinct.2
 #[test]
 fn no_two_relays_of_a_path_are_in_one_subnet() {
