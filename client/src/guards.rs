@@ -174,12 +174,8 @@ impl Guards {
         if self.has(&id) {
             return;
         }
-        if self.list.len() >= MAX_REMEMBERED
-            && let Some(oldest) =
-                (0..self.list.len()).min_by_key(|at| self.list.get(*at).map(|guard| guard.added))
-        {
-            self.list.remove(oldest);
-        }
+        // path.guard.7: who takes guards out of the view, one after the other, does not have the first forgotten.
+        self.list.truncate(MAX_REMEMBERED - 1);
         self.list.push(Guard::new(id, unix, rng));
         self.changed = true;
     }

@@ -127,6 +127,32 @@ fn the_entry_stays_until_it_fails_and_comes_back() {
     assert!(seen.len() <= MAX_GUARDS, "{seen:?}");
 }
 
+// path.guard.7
+#[test]
+fn a_guard_that_leaves_the_view_is_the_entry_again_when_it_returns() {
+    let (mut now, whole) = (start(), view(60, 3));
+    let mut paths = paths(2, &whole);
+    let first = paths.entry(now).unwrap();
+    paths.guards_mut().worked(now.unix(), &first);
+    // Whoever can take descriptors away does so with each new guard.
+    let mut gone = BTreeSet::new();
+    let mut entry = first;
+    for _ in 0..30 {
+        gone.insert(entry);
+        let mut less = View::new(NETWORK);
+        for n in (1..=60).filter(|n| !gone.contains(&id(*n))) {
+            less.insert(relay(n, 3, |_| ())).unwrap();
+        }
+        paths.set_view(less);
+        now.unix_ms += 60_000;
+        entry = paths.entry(now).unwrap();
+        assert!(!gone.contains(&entry));
+        paths.guards_mut().worked(now.unix(), &entry);
+    }
+    paths.set_view(whole);
+    assert_eq!((paths.entry(now), paths.better(now, &entry)), (Ok(first), Some(first)));
+}
+
 // path.guard.5
 #[test]
 fn a_client_that_starts_again_keeps_its_guard() {
