@@ -332,7 +332,8 @@ impl Task {
             Command::Answer { from, request, to } => {
                 drop(to.send(self.exchange.handle_request(now, from, &request).ok()));
             }
-            Command::Request(to) => drop(to.send(self.exchange.request())),
+            // directory.stream.3
+            Command::Request(to) => drop(to.send(self.exchange.probe())),
             Command::Take { from, answer, to } => {
                 let report = self.exchange.handle_response(now, from, &answer).ok();
                 if report.as_ref().is_some_and(|report| !report.hides()) {

@@ -391,6 +391,7 @@ async fn a_port_that_is_taken_is_named() {
         .await;
 }
 
+// directory.stream.3
 #[tokio::test]
 async fn a_set_is_exchanged_by_hand_as_through_a_circuit() {
     let lab = Lab::new(2);
@@ -401,6 +402,7 @@ async fn a_set_is_exchanged_by_hand_as_through_a_circuit() {
             let client = lab.client(101, &[]);
             let key = PeerKey::new([9; 32], [192, 0, 2, 1].into());
             let mut request = client.request().await;
+            assert_eq!(request.as_ref().map(Vec::len), Some(49), "whether both have the same set");
             while let Some(asked) = request {
                 let answer = relay.answer(key, asked).await.unwrap();
                 request = client.take(key, answer).await;
