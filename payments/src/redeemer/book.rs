@@ -282,7 +282,8 @@ impl Book {
             let Some(account) = accounts.get_mut(&session.payer) else { continue };
             // pay.redeem.3
             let urgent = now.saturating_add(URGENT) >= session.expiry;
-            let payout = pay(account, session.face);
+            let mut left = *account;
+            let payout = pay(&mut left, session.face);
             let cost = facts.fees.cost(if payout < session.face { GAS_MOST } else { GAS_EACH });
             if payout < session.face && !urgent {
                 // The pot may be filled again; less than the face is taken at the end only.
@@ -295,6 +296,7 @@ impl Book {
             // Whoever empties the pot first cannot make this one worth less: it is then tried again.
             if let Some(claim) = OnionPay::Claim::new(&win.claim, payout, true) {
                 claims.push((win.key(), claim));
+                *account = left;
             }
             if claims.len() >= most {
                 break;

@@ -116,6 +116,19 @@ fn a_pot_is_not_reckoned_with_twice() {
     assert_eq!(keys(&book.plan(&facts(&[(1, account)]), NOW, 0)), [(1, 0), (1, 1), (1, 2)]);
 }
 
+// pay.redeem.3
+#[test]
+fn a_win_that_waits_for_its_whole_face_does_not_hold_up_smaller_ones() {
+    let mut book = Book::default();
+    let mut big = win(1, 0);
+    big.claim.session.face = FACE.saturating_mul(5);
+    for win in [big, win(1, 1), win(1, 2)] {
+        book.add(&win, NOW).unwrap();
+    }
+    let account = account(FACE.saturating_mul(2), Wei::ZERO, false);
+    assert_eq!(keys(&book.plan(&facts(&[(1, account)]), NOW, 0)), [(1, 1), (1, 2)]);
+}
+
 #[test]
 fn records_come_back_and_damaged_ones_do_not() {
     let reasons = [Reason::Expired, Reason::Refused(7), Reason::Worthless];
