@@ -60,6 +60,13 @@ pub struct PayerAccount {
     pub registered: bool,
 }
 
+impl PayerAccount {
+    /// Whether anything can be had from it: all others are no pots, and not kept.
+    pub fn can_pay(&self) -> bool {
+        self.signer != Address::ZERO && self.reserve > Wei::ZERO
+    }
+}
+
 /// Why a frame did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TillError {

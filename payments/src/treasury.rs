@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::abi::OnionPay::OnionPayEvents;
 use crate::amount::Wei;
@@ -23,6 +25,9 @@ use crate::till::PayerAccount;
 use crate::wallet::Pot;
 
 mod pots;
+mod watched;
+
+use watched::Watched;
 
 /// The newest block may be so old, in seconds, before the chain counts as stale.
 pub const STALE: u64 = 60;
@@ -30,13 +35,16 @@ pub const STALE: u64 = 60;
 const SPAN: u64 = 2_000;
 /// Pots are looked at again after so many rounds, whatever events say.
 const AGAIN: u32 = 100;
+/// Pots that are looked at, at once, and how long it is from one look to the next.
+const LOOKS: usize = 4;
+const PACE: Duration = Duration::from_millis(50);
 
 /// What a node wants.
 #[derive(Debug)]
 pub enum Job {
     /// Keep these changes, in this order, then say so.
     Keep(Vec<(Book, RecordId, Change)>),
-    /// Look at this pot, and watch it from now on.
+    /// Look at this pot, and watch it from now on if it can pay.
     Watch(Address),
     /// Redeem this win.
     Redeem(Box<Claim>),
@@ -52,7 +60,7 @@ pub enum News {
     Costs(Wei),
     /// All changes of the book up to this one are on disk.
     Kept(Book, RecordId),
-    /// A watched pot; `None` if it could not be looked at.
+    /// A pot; `None` if it could not be looked at, or is not watched any more.
     Seen(Address, Option<PayerAccount>),
     /// Our own pot.
     Pot(Pot),
@@ -172,7 +180,7 @@ pub struct Treasury {
     redeemer: Redeemer,
     news: mpsc::UnboundedSender<News>,
     health: watch::Sender<Health>,
-    watched: BTreeMap<Address, PayerAccount>,
+    watched: Watched,
     /// Pots as they were seen before the start.
     known: BTreeMap<Address, PayerAccount>,
     /// What our wallet owes, by payee and nonce, and whether it was asked if that is redeemed; events tell from then on.
@@ -180,9 +188,11 @@ pub struct Treasury {
     head: Head,
     /// The newest final block whose events were read.
     finalized: Option<u64>,
-    stale: bool,
     rounds: u32,
 }
+
+/// What came of a look at a pot.
+type Looked = (Address, Result<Account, ChainError>);
 
 impl Treasury {
     /// A treasury that tells `news` and writes to `writer`; and where its health is seen.
@@ -207,31 +217,49 @@ impl Treasury {
             redeemer,
             news,
             health,
-            watched: BTreeMap::new(),
+            watched: Watched::default(),
             known: notes.pots,
             debts: notes.debts.iter().map(|debt| (*debt, false)).collect(),
             head: Head::default(),
             finalized: None,
-            stale: false,
             rounds: 0,
         };
         (treasury, seen)
     }
 
     /// Does jobs and looks at the chain until nobody hands out jobs any more.
+    ///
+    /// Strangers' pots are looked at beside, at a pace of their own: nothing waits for them.
     pub async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
-        // The wins of an earlier life are handed over before the first round.
-        let first = tokio::time::Instant::now() + self.settings.every;
-        let mut rounds = tokio::time::interval_at(first, self.settings.every);
-        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let every = self.settings.every;
+        let (mut round, mut look) = (Instant::now() + every, Instant::now());
+        let mut looks = JoinSet::new();
+        let mut begun = false;
         loop {
+            // The wins of an earlier life are handed over before the first round; later, one that is overdue goes before all jobs.
+            if begun && round <= Instant::now() {
+                self.round().await;
+                round = Instant::now() + every;
+            }
+            let may_look = looks.len() < LOOKS && self.watched.has_next();
             tokio::select! {
                 biased;
                 job = jobs.recv() => match job {
                     Some(job) => self.job(job).await,
                     None => return,
                 },
-                _ = rounds.tick() => self.round().await,
+                () = tokio::time::sleep_until(round) => {
+                    if !begun {
+                        self.round().await;
+                        round = Instant::now() + every;
+                    }
+                    begun = true;
+                }
+                Some(looked) = looks.join_next() => looked.into_iter().for_each(|looked| self.looked(looked)),
+                () = tokio::time::sleep_until(look), if may_look => {
+                    self.look_at_next(&mut looks);
+                    look = Instant::now() + PACE;
+                }
             }
         }
     }
@@ -244,7 +272,7 @@ impl Treasury {
     async fn job(&mut self, job: Job) {
         match job {
             Job::Keep(changes) => self.keep(changes),
-            Job::Watch(address) => self.watch(address).await,
+            Job::Watch(address) => self.watch(address),
             Job::Redeem(claim) => {
                 if let Err(error) = self.redeemer.add(*claim, (self.settings.nature.now)()).await {
                     self.trouble(Some(error.to_string()));
@@ -258,6 +286,9 @@ impl Treasury {
         let mut last = BTreeMap::new();
         for (book, id, change) in changes {
             last.insert(book, id);
+            if let Key::Payer(payer) = change.key {
+                self.watched.touch(payer);
+            }
             if let Key::Debt(payee, nonce) = change.key {
                 match change.record {
                     // Its redemption may be in a block that was read before.
@@ -265,9 +296,9 @@ impl Treasury {
                     None => drop(self.debts.remove(&(payee, nonce))),
                 }
             }
-            // A record beyond the limits of a row is none of an honest wallet or till.
             match change.record.map(|record| record.encode()) {
                 Some(Ok(bytes)) => batch.put(table(&change.key), change.key.encode(), bytes),
+                // A record beyond the limits of a row is none of an honest wallet or till.
                 Some(Err(_)) => {}
                 None => batch.delete(table(&change.key), change.key.encode()),
             }
@@ -280,35 +311,63 @@ impl Treasury {
         });
     }
 
-    async fn watch(&mut self, address: Address) {
-        match self.settings.chain.account(address, At::Latest).await {
+    fn watch(&mut self, address: Address) {
+        self.watched.touch(address);
+        if let Some(pot) = self.watched.get(address) {
+            self.tell(News::Seen(address, Some(pot)));
+        } else if !self.watched.want(address) {
+            self.tell(News::Seen(address, None));
+        }
+    }
+
+    fn look_at_next(&mut self, looks: &mut JoinSet<Looked>) {
+        let Some(address) = self.watched.next() else { return };
+        let chain = Arc::clone(&self.settings.chain);
+        looks.spawn(async move { (address, chain.account(address, At::Latest).await) });
+    }
+
+    fn looked(&mut self, (address, account): Looked) {
+        if !self.watched.looked(address) {
+            return;
+        }
+        match account {
             Ok(account) => self.seen(address, &account),
             Err(error) => {
                 self.trouble(Some(error.to_string()));
                 // pay.pot.6
-                let known = self.known.get(&address).map(|pot| PayerAccount { head_stale: true, ..*pot });
-                self.tell(News::Seen(address, known));
-                if let Some(pot) = known {
-                    self.watched.entry(address).or_insert(pot);
+                if let Some(pot) = self.known.get(&address) {
+                    self.watched.remember(address, *pot);
                 }
+                let pot = self.watched.missed(address);
+                self.tell(News::Seen(address, pot));
             }
         }
     }
 
     fn seen(&mut self, address: Address, account: &Account) {
-        let seen = PayerAccount {
+        let pot = PayerAccount {
             balance: account.balance,
             reserve: account.reserve,
             unlocking: account.unlock_at.is_some(),
             signer: account.signer.unwrap_or(Address::ZERO),
             only_payee: account.only_payee,
-            head_stale: self.stale,
+            head_stale: false,
             registered: account.registered,
         };
-        if self.watched.insert(address, seen) != Some(seen) {
-            self.tell(News::Seen(address, Some(seen)));
-            let mut batch = Batch::new();
-            batch.put(Table::Values, pots::key(address), pots::encode(&seen));
+        let was_kept = self.watched.get(address).is_some() || self.known.remove(&address).is_some();
+        let Some(seen) = self.watched.seen(address, pot) else { return };
+        self.tell(News::Seen(address, Some(seen.pot)));
+        let mut batch = Batch::new();
+        if seen.kept {
+            batch.put(Table::Values, pots::key(address), pots::encode(&seen.pot));
+        } else if was_kept {
+            batch.delete(Table::Values, pots::key(address));
+        }
+        if let Some(forgotten) = seen.forgotten {
+            batch.delete(Table::Values, pots::key(forgotten));
+            self.tell(News::Seen(forgotten, None));
+        }
+        if !batch.is_empty() {
             self.writer.write(batch, |_| ());
         }
     }
@@ -316,6 +375,9 @@ impl Treasury {
     /// Looks at what has changed on the chain, and sees to the wins.
     async fn round(&mut self) {
         let looked = self.look().await;
+        if looked.is_ok() {
+            self.watched.look_at_old();
+        }
         let trouble = looked.err().map(|error| error.to_string());
         let redeemed = self.redeem().await;
         let trouble = trouble.or_else(|| redeemed.err().map(|error| error.to_string()));
@@ -352,20 +414,28 @@ impl Treasury {
             self.tell(News::Costs(cost.max(Wei(1))));
         }
         let mut changed = BTreeSet::new();
-        if self.rounds == 0 || self.has_lost_sight(&head).await {
-            changed.extend(self.watched.keys().copied());
+        if self.has_lost_sight(&head).await {
+            self.tell_again(Watched::lose_sight);
             changed.insert(self.settings.owner);
         } else if head.number > self.head.number {
             for (_, event) in chain.events(self.head.number + 1, head.number).await? {
                 changed.extend(self.happened(&event));
             }
         }
+        if self.rounds == 0 {
+            self.watched.look_again();
+            changed.insert(self.settings.owner);
+        }
         for address in changed {
+            let (own, watched) = (address == self.settings.owner, self.watched.changed(address));
+            if !own && !watched {
+                continue;
+            }
             let account = chain.account(address, At::Latest).await?;
-            if address == self.settings.owner {
+            if own {
                 self.own(&account);
             }
-            if self.watched.contains_key(&address) {
+            if watched {
                 self.seen(address, &account);
             }
         }
@@ -445,13 +515,14 @@ impl Treasury {
     }
 
     fn set_stale(&mut self, stale: bool) {
-        if stale == self.stale {
-            return;
+        if stale != self.watched.is_stale() {
+            self.tell_again(|watched| watched.set_stale(stale));
         }
-        self.stale = stale;
-        for (address, seen) in &mut self.watched {
-            seen.head_stale = stale;
-            let _ = self.news.send(News::Seen(*address, Some(*seen)));
+    }
+
+    fn tell_again(&mut self, change: impl FnOnce(&mut Watched) -> Vec<(Address, PayerAccount)>) {
+        for (address, pot) in change(&mut self.watched) {
+            self.tell(News::Seen(address, Some(pot)));
         }
     }
 

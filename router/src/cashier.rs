@@ -406,17 +406,30 @@ impl Cashier {
             }
             _ => known.ok_or(DropReason::Misbehaved)?,
         };
-        if !self.seen.contains_key(&address) && matches!(frame, Frame::Want { .. }) {
+        // pay.table.1: a pot that cannot pay is not watched.
+        if matches!(frame, Frame::Want { .. }) && !self.seen.get(&address).is_some_and(PayerAccount::can_pay)
+        {
             self.look_up(address);
             if let Some(asked) = self.asked.get_mut(&address) {
                 *asked = Some((link, *frame));
             }
             return Ok(());
         }
-        if matches!(frame, Frame::Session { .. }) && !self.seen.contains_key(&address) {
-            // One from before a restart is known without, and the draws that follow are not.
+        if !self.seen.contains_key(&address) {
+            // A session from before a restart is known without, and the draws that follow are not.
             self.look_up(address);
         }
+        self.hand_to_till(now, ledger, link, address, frame)
+    }
+
+    fn hand_to_till(
+        &mut self,
+        now: Now,
+        ledger: &mut Ledger,
+        link: LinkId,
+        address: Address,
+        frame: &Frame,
+    ) -> Result<(), DropReason> {
         let seen = self.seen.get(&address);
         let credited = self.till.handle(now.unix(), address, frame, seen);
         self.route(Some((address, link)));
@@ -575,9 +588,10 @@ impl Cashier {
         self.lookups.pop_front()
     }
 
-    /// An account could not be looked up; it may be tried again.
+    /// An account could not be looked up, or is not watched any more; it may be tried again.
     pub fn not_seen(&mut self, address: Address) {
         self.asked.remove(&address);
+        self.seen.remove(&address);
     }
 
     /// An account is seen on the chain.
@@ -590,10 +604,10 @@ impl Cashier {
         self.seen.insert(address, account);
         self.trust(ledger, address);
         if let Some(Some((link, frame))) = self.asked.remove(&address)
-            && self.links.contains_key(&link)
+            && self.links.get(&link) == Some(&address)
         {
             // Whatever is wrong with it, the payer is told.
-            let _ = self.take_for_till(now, ledger, link, &frame);
+            let _ = self.hand_to_till(now, ledger, link, address, &frame);
         }
     }
 

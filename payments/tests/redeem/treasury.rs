@@ -1,17 +1,22 @@
 //! What a payer's treasury tells of redemptions: nothing that can be taken back, and nothing is missed.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use payments::Address;
+use alloy_primitives::Bytes;
 use payments::abi::OnionPay;
 use payments::amount::Wei;
-use payments::chain::{Call, Chain, Limits};
+use payments::chain::{
+    Answer, At, Call, Chain, Error as ChainError, Fees, Head, Limits, Log, Purse, Receipt, View,
+};
 use payments::claim::Claim;
 use payments::record::{Book, Change, Debt, Held, Key, Opened, PayerRow, Record, RecordId};
+use payments::session::Domain;
 use payments::store::Error;
 use payments::till::PayerAccount;
 use payments::treasury::{Health, Job, Nature, News, OpenError, Settings, Treasury, open};
+use payments::{Address, B256};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -33,6 +38,10 @@ struct Running {
 
 impl Running {
     async fn start(world: &World, folder: &tempfile::TempDir) -> Self {
+        Self::start_on(world.line(), folder).await
+    }
+
+    async fn start_on(chain: Arc<dyn Chain>, folder: &tempfile::TempDir) -> Self {
         let (_, notes, writer) = loop {
             match open(&folder.path().join("store")) {
                 // The thread of the one before has not ended yet.
@@ -41,7 +50,7 @@ impl Running {
             }
         };
         let settings = Settings {
-            chain: world.line(),
+            chain,
             owner: payer(0).address(),
             signer: payer(0),
             gas_price: 50 * GWEI,
@@ -102,6 +111,55 @@ impl Running {
     async fn stop(self) {
         drop(self.jobs);
         self.task.await.unwrap();
+    }
+}
+
+/// A chain whose RPC never answers about strangers, and tells no events while it is `deaf`.
+#[derive(Debug)]
+struct Trying {
+    chain: Arc<dyn Chain>,
+    deaf: Arc<AtomicBool>,
+}
+
+fn stranger(n: u16) -> Address {
+    let mut bytes = [0xab; 20];
+    bytes[..2].copy_from_slice(&n.to_be_bytes());
+    Address::from(bytes)
+}
+
+impl Chain for Trying {
+    fn domain(&self) -> Domain {
+        self.chain.domain()
+    }
+    fn legacy(&self) -> bool {
+        self.chain.legacy()
+    }
+    fn head(&self, at: At) -> Answer<'_, Head> {
+        self.chain.head(at)
+    }
+    fn view(&self, at: At, view: View) -> Answer<'_, Bytes> {
+        if view.data.ends_with(&[0xab; 18]) {
+            return Box::pin(std::future::pending());
+        }
+        self.chain.view(at, view)
+    }
+    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
+        if self.deaf.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(ChainError::Malformed("events"))));
+        }
+        self.chain.logs(first, last)
+    }
+    fn purse(&self, owner: Address) -> Answer<'_, Purse> {
+        self.chain.purse(owner)
+    }
+    fn fees(&self) -> Answer<'_, Fees> {
+        self.chain.fees()
+    }
+    fn broadcast(&self, raw: Vec<u8>) -> Answer<'_, ()> {
+        self.chain.broadcast(raw)
+    }
+    fn receipt(&self, transaction: B256) -> Answer<'_, Option<Receipt>> {
+        self.chain.receipt(transaction)
     }
 }
 
@@ -203,7 +261,7 @@ async fn a_pot_is_looked_at_again_after_a_reorganisation() {
     let owner = payer(1).address();
     running.jobs.send(Job::Watch(owner)).unwrap();
     let chain: &dyn Chain = &world.chain;
-    let before = chain.account(owner, payments::chain::At::Latest).await.unwrap().balance;
+    let before = chain.account(owner, At::Latest).await.unwrap().balance;
     running.sees(owner, before).await;
     for blocks in 1..=2 {
         let more = Wei(5);
@@ -252,5 +310,27 @@ async fn a_payer_with_an_open_session_is_known_at_a_start_without_a_chain_and_ot
     // It is fresh once it has been seen again.
     world.budget.store(i64::MAX, Ordering::SeqCst);
     while running.news.recv().await.unwrap() != News::Seen(open, Some(seen[0])) {}
+    running.stop().await;
+}
+
+// pay.table.1
+#[tokio::test]
+async fn strangers_who_are_looked_up_keep_nothing_else_waiting() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let mut running =
+        Running::start_on(Arc::new(Trying { chain: world.line(), deaf: Arc::default() }), &folder).await;
+    for n in 0..4_000 {
+        running.jobs.send(Job::Watch(stranger(n))).unwrap();
+    }
+    let claim = world.claim(0, 3);
+    redeem(&world, &claim).await;
+    for _ in 0..3 {
+        world.chain.mine().unwrap();
+    }
+    let rest = async {
+        running.keep(&claim, true).await;
+        assert_eq!(running.paid().await, [(payee().address(), 3)]);
+    };
+    tokio::time::timeout(Duration::from_secs(20), rest).await.unwrap();
     running.stop().await;
 }

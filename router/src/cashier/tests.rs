@@ -439,3 +439,33 @@ fn a_relay_that_is_told_that_nothing_passes_holds_cells_back_for_a_while() {
         cashier.handle_timeout(now, &mut ledger);
     }
 }
+
+// pay.table.1
+#[test]
+fn a_pot_that_cannot_pay_is_looked_up_again_each_time_and_one_that_can_is_watched() {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let link = links()[0];
+    let payer = signer(9).address();
+    let want = Frame::Want { payer, floor: 0, value: Wei(384) };
+    let empty = PayerAccount { signer: Address::ZERO, reserve: Wei::ZERO, ..account(9) };
+    for _ in 0..2 {
+        cashier.handle(start(), &mut ledger, link, &want).unwrap();
+        assert_eq!(cashier.poll_lookup(), Some(payer));
+        cashier.seen(start(), &mut ledger, payer, empty);
+        assert_eq!(cashier.poll_lookup(), None, "it asks again only when it is asked");
+        let said = said(&mut cashier);
+        assert!(
+            matches!(said[..], [Frame::SessionOk { answer: payments::frame::Answer::NoPot, .. }]),
+            "{said:?}"
+        );
+    }
+    cashier.handle(start(), &mut ledger, link, &want).unwrap();
+    assert_eq!(cashier.poll_lookup(), Some(payer));
+    cashier.seen(start(), &mut ledger, payer, account(9));
+    for known in [true, false] {
+        cashier.handle(start(), &mut ledger, link, &want).unwrap();
+        assert_eq!(cashier.poll_lookup(), (!known).then_some(payer));
+        // It is not watched any more: what was seen of it may be old.
+        cashier.not_seen(payer);
+    }
+}
