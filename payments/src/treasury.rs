@@ -35,6 +35,8 @@ pub const STALE: u64 = 60;
 const SPAN: u64 = 2_000;
 /// Pots are looked at again after so many rounds, whatever events say.
 const AGAIN: u32 = 100;
+/// After so many rounds in a row that failed in any way, what is known of pots counts as stale.
+const LASTING: u32 = 3;
 /// Pots that are looked at, at once, and how long it is from one look to the next.
 const LOOKS: usize = 4;
 const PACE: Duration = Duration::from_millis(50);
@@ -189,6 +191,8 @@ pub struct Treasury {
     /// The newest final block whose events were read.
     finalized: Option<u64>,
     rounds: u32,
+    /// Rounds in a row that failed.
+    failures: u32,
 }
 
 /// What came of a look at a pot.
@@ -223,6 +227,7 @@ impl Treasury {
             head: Head::default(),
             finalized: None,
             rounds: 0,
+            failures: 0,
         };
         (treasury, seen)
     }
@@ -375,7 +380,12 @@ impl Treasury {
     /// Looks at what has changed on the chain, and sees to the wins.
     async fn round(&mut self) {
         let looked = self.look().await;
-        if looked.is_ok() {
+        self.failures = if looked.is_ok() { 0 } else { self.failures.saturating_add(1) };
+        // pay.pot.2: whatever it is that fails, pots are older than they seem.
+        if self.failures == 0 || self.failures >= LASTING {
+            self.set_stale(self.failures > 0);
+        }
+        if self.failures == 0 {
             self.watched.look_at_old();
         }
         let trouble = looked.err().map(|error| error.to_string());
@@ -439,8 +449,6 @@ impl Treasury {
                 self.seen(address, &account);
             }
         }
-        // Not before all that was not seen meanwhile is.
-        self.set_stale(fresh.is_err());
         self.rounds = (self.rounds + 1) % AGAIN;
         self.head = head;
         self.settle().await?;

@@ -334,3 +334,31 @@ async fn strangers_who_are_looked_up_keep_nothing_else_waiting() {
     tokio::time::timeout(Duration::from_secs(20), rest).await.unwrap();
     running.stop().await;
 }
+
+// pay.pot.2
+#[tokio::test]
+async fn pots_are_stale_while_the_rpc_tells_heads_but_no_events() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let deaf = Arc::new(AtomicBool::new(false));
+    let mut running =
+        Running::start_on(Arc::new(Trying { chain: world.line(), deaf: Arc::clone(&deaf) }), &folder).await;
+    let owner = payer(1).address();
+    running.paid().await;
+    running.jobs.send(Job::Watch(owner)).unwrap();
+    for stale in [false, true, false] {
+        deaf.store(stale, Ordering::SeqCst);
+        world.chain.mine().unwrap();
+        let told = async {
+            loop {
+                if let News::Seen(of, Some(pot)) = running.news.recv().await.unwrap() {
+                    assert_eq!(of, owner);
+                    if pot.head_stale == stale {
+                        break;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    }
+    running.stop().await;
+}
