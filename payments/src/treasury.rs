@@ -37,6 +37,9 @@ const SPAN: u64 = 2_000;
 const AGAIN: u32 = 100;
 /// After so many rounds in a row that failed in any way, what is known of pots counts as stale.
 const LASTING: u32 = 3;
+/// What is said of a record beyond the limits of a row: none of an honest wallet or till.
+const TOO_LONG: &str = "a record is too long for the money store: no new session or win counts until the node is started again; \
+                        report this as a fault of chive";
 /// Pots that are looked at, at once, and how long it is from one look to the next.
 const LOOKS: usize = 4;
 const PACE: Duration = Duration::from_millis(50);
@@ -193,6 +196,8 @@ pub struct Treasury {
     rounds: u32,
     /// Rounds in a row that failed.
     failures: u32,
+    /// Books with a change that cannot be written: nothing more of theirs is called kept.
+    withheld: BTreeSet<Book>,
 }
 
 /// What came of a look at a pot.
@@ -228,6 +233,7 @@ impl Treasury {
             finalized: None,
             rounds: 0,
             failures: 0,
+            withheld: BTreeSet::new(),
         };
         (treasury, seen)
     }
@@ -303,11 +309,15 @@ impl Treasury {
             }
             match change.record.map(|record| record.encode()) {
                 Some(Ok(bytes)) => batch.put(table(&change.key), change.key.encode(), bytes),
-                // A record beyond the limits of a row is none of an honest wallet or till.
-                Some(Err(_)) => {}
+                // pay.persist.1
+                Some(Err(_)) => {
+                    self.withheld.insert(book);
+                    self.trouble(Some(TOO_LONG.to_owned()));
+                }
                 None => batch.delete(table(&change.key), change.key.encode()),
             }
         }
+        last.retain(|book, _| !self.withheld.contains(book));
         let news = self.news.clone();
         self.writer.write(batch, move |_| {
             for (book, id) in last {
@@ -392,6 +402,7 @@ impl Treasury {
         let redeemed = self.redeem().await;
         let trouble = trouble.or_else(|| redeemed.err().map(|error| error.to_string()));
         let trouble = trouble.or_else(|| self.writer.trouble());
+        let trouble = trouble.or_else(|| (!self.withheld.is_empty()).then(|| TOO_LONG.to_owned()));
         self.trouble(trouble);
     }
 

@@ -362,3 +362,34 @@ async fn pots_are_stale_while_the_rpc_tells_heads_but_no_events() {
     }
     running.stop().await;
 }
+
+// pay.persist.1
+#[tokio::test]
+async fn a_record_that_is_too_long_is_never_called_kept() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let mut running = Running::start(&world, &folder).await;
+    let Claim { session, signature, link, .. } = world.claim(1, 5);
+    let opened = Opened { session, signature, draws: 8, value: Wei(1), index: 3 };
+    let sessions = vec![Held { opened, link, salt: [1; 16] }; 500];
+    let row = PayerRow { payer: payer(1).address(), sessions, ..PayerRow::default() };
+    let key = Key::Payer(payer(1).address());
+    let long = Change { key, record: Some(Record::Payer(row)) };
+    let gone = Change { key, record: None };
+    for (id, change) in [(1, long), (2, gone)] {
+        running.jobs.send(Job::Keep(vec![(Book::Till, RecordId(id), change)])).unwrap();
+    }
+    // What comes after it in another book is kept; nothing of its own is.
+    let key = Key::Debt(payee().address(), 1);
+    running.jobs.send(Job::Keep(vec![(Book::Wallet, RecordId(3), Change { key, record: None })])).unwrap();
+    loop {
+        if let News::Kept(book, id) = running.news.recv().await.unwrap() {
+            assert_eq!((book, id), (Book::Wallet, RecordId(3)));
+            break;
+        }
+    }
+    for _ in 0..3 {
+        running.health.changed().await.unwrap();
+        assert!(running.health.borrow().trouble.as_ref().is_some_and(|told| told.contains("too long")));
+    }
+    running.stop().await;
+}
