@@ -94,22 +94,20 @@ impl Plan {
         if !yes {
             agree()?;
         }
-        let mut sent = Vec::new();
-        let mut fee = Wei::ZERO;
-        for step in &self.steps {
-            let limits = Limits { gas: step.action.gas(), price };
-            let hash = self.chain().send(&self.signer, step.call.clone(), limits).await.map_err(known)?;
-            let receipt = self.wait(hash, &step.what).await?;
-            fee = fee.saturating_add(receipt.fee());
-            sent.push(Sent {
-                what: step.what.clone(),
-                hash: hash.to_string(),
-                block: receipt.block,
-                fee: receipt.fee().to_string(),
-            });
-        }
-        let account = self.chain().account(self.signer.address(), At::Latest).await?;
-        let ether = self.rpc.purse(self.signer.address()).await?.wei;
+        let (mut sent, mut fee) = (Vec::new(), Wei::ZERO);
+        let all = async {
+            for step in &self.steps {
+                let (done, paid) = self.send(step, price).await?;
+                fee = fee.saturating_add(paid);
+                sent.push(done);
+            }
+            let account = self.chain().account(self.signer.address(), At::Latest).await?;
+            anyhow::Ok((account, self.rpc.purse(self.signer.address()).await?.wei))
+        };
+        let (account, ether) = match all.await {
+            Err(error) if !sent.is_empty() => return Err(error.context(finished(&sent))),
+            all => all?,
+        };
         let done = Done {
             address: self.signer.address().to_string(),
             transactions: sent,
@@ -129,6 +127,22 @@ impl Plan {
                 ether_text(ether)
             )
         })
+    }
+
+    /// Sends a transaction and waits for it; what it cost.
+    async fn send(&self, step: &Step, price: u128) -> anyhow::Result<(Sent, Wei)> {
+        let limits = Limits { gas: step.action.gas(), price };
+        let signed = self.chain().prepare(&self.signer, step.call.clone(), limits, None).await;
+        let signed = signed.map_err(known)?;
+        // Before it goes out: it may arrive even if nothing comes back.
+        writeln!(std::io::stderr(), "sending the transaction {} ({})", signed.hash, step.what)?;
+        self.rpc.broadcast(signed.raw).await.map_err(|error| {
+            let lost = error.passes().then(|| unclear(signed.hash, &step.what, "may have been sent"));
+            lost.map_or_else(|| known(error.clone()), |lost| anyhow::Error::from(error.clone()).context(lost))
+        })?;
+        let receipt = self.wait(signed.hash, &step.what).await?;
+        let (what, hash, fee) = (step.what.clone(), signed.hash.to_string(), receipt.fee());
+        Ok((Sent { what, hash, block: receipt.block, fee: fee.to_string() }, fee))
     }
 
     /// Refuses what cannot be paid for, or would fail.
@@ -188,13 +202,9 @@ impl Plan {
                 }
             }
         };
-        let found = tokio::time::timeout(PATIENCE, look).await.map_err(|_| {
-            let text = format!(
-                "the transaction {hash} ({what}) is sent and in no block yet; do not repeat it before `chive wallet show` \
-                 tells whether it has come"
-            );
-            Failure::new(Kind::TimedOut, text)
-        });
+        let found = tokio::time::timeout(PATIENCE, look)
+            .await
+            .map_err(|_| Failure::new(Kind::TimedOut, unclear(hash, what, "is sent and in no block yet")));
         let receipt = found??;
         if !receipt.success {
             bail!(
@@ -203,6 +213,20 @@ impl Plan {
         }
         Ok(receipt)
     }
+}
+
+fn unclear(hash: B256, what: &str, state: &str) -> String {
+    format!(
+        "the transaction {hash} ({what}) {state}; do not repeat it before `chive wallet show` tells whether it has come"
+    )
+}
+
+/// What is done already when something later fails.
+fn finished(sent: &[Sent]) -> String {
+    let steps = sent.iter().map(|Sent { what, hash, block, fee }| {
+        format!("{what} (transaction {hash} in block {block}, fee {fee} wei)")
+    });
+    format!("not all was done; do not repeat what was: {}", steps.collect::<Vec<_>>().join("; "))
 }
 
 /// The exit code of an empty account is its own.
@@ -228,4 +252,33 @@ fn agree() -> anyhow::Result<()> {
         bail!("nothing was sent");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::text_of;
+
+    #[test]
+    fn what_was_done_is_named_when_something_later_fails_and_the_exit_code_stays() {
+        let sent = |what: &str, hash: &str| Sent {
+            what: what.to_owned(),
+            hash: hash.to_owned(),
+            block: 7,
+            fee: "21".to_owned(),
+        };
+        let done = [sent("name the signer", "0xaa"), sent("deposit 1 ether", "0xbb")];
+        let late = anyhow::Error::from(Failure::new(Kind::TimedOut, "it has not come"));
+        let error = late.context(finished(&done));
+        let text = text_of(&error);
+        for part in [
+            "name the signer (transaction 0xaa",
+            "deposit 1 ether (transaction 0xbb",
+            "fee 21 wei",
+            "it has not come",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(Kind::of(&error), Kind::TimedOut);
+    }
 }
