@@ -284,9 +284,14 @@ impl Locked<'_> {
     pub(crate) fn open(&self, password: &[u8]) -> anyhow::Result<Signer> {
         let name = self.path.display();
         let opened = self.store.open(password).map_err(|problem| damaged(self.path, problem))?;
-        opened.ok_or_else(|| {
+        let signer = opened.ok_or_else(|| {
             anyhow!("the password of the wallet {name} is wrong, or the file is damaged; try again, or restore the file from a copy")
-        })
+        })?;
+        // Whoever can write the file could else have money sent elsewhere.
+        if !self.store.address.is_empty() && self.address() != Some(signer.address()) {
+            return Err(damaged(self.path, "the address in it is not that of its key"));
+        }
+        Ok(signer)
     }
 }
 
@@ -375,6 +380,11 @@ mod tests {
         assert_eq!(read(&path).unwrap().open(b"word").unwrap().address().to_string(), ADDRESS);
         let wrong = read(&path).unwrap().open(b"words").unwrap_err().to_string();
         assert!(wrong.contains("password") && wrong.contains("is wrong"), "{wrong}");
+
+        fs::write(&path, text.replace("008aeeda", "118aeeda")).unwrap();
+        let other = read(&path).unwrap().open(b"word").unwrap_err().to_string();
+        assert!(other.contains("is damaged") && other.contains("not that of its key"), "{other}");
+        fs::write(&path, &text).unwrap();
 
         let again = create(&path, &secret(), b"other", Strength::Light).unwrap_err().to_string();
         assert!(again.contains("never overwritten"), "{again}");
