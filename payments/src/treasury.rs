@@ -3,6 +3,7 @@
 //! A node hands out [`Job`]s and takes [`News`]; one task does both for as long as the node lives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,6 +204,21 @@ pub struct Treasury {
 /// What came of a look at a pot.
 type Looked = (Address, Result<Account, ChainError>);
 
+/// Says what is wrong with the disk also while all work waits for it.
+async fn tell_of_disk(health: watch::Sender<Health>, writer: Writer, every: Duration) -> Infallible {
+    loop {
+        tokio::time::sleep(every).await;
+        let trouble = writer.trouble();
+        health.send_if_modified(|health| {
+            let news = trouble.is_some() && health.trouble != trouble;
+            if news {
+                health.trouble = trouble;
+            }
+            news
+        });
+    }
+}
+
 impl Treasury {
     /// A treasury that tells `news` and writes to `writer`; and where its health is seen.
     pub fn new(
@@ -241,7 +257,15 @@ impl Treasury {
     /// Does jobs and looks at the chain until nobody hands out jobs any more.
     ///
     /// Strangers' pots are looked at beside, at a pace of their own: nothing waits for them.
-    pub async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    pub async fn run(self, jobs: mpsc::UnboundedReceiver<Job>) {
+        let disk = tell_of_disk(self.health.clone(), self.writer.clone(), self.settings.every);
+        tokio::select! {
+            () = self.work(jobs) => {}
+            never = disk => match never {},
+        }
+    }
+
+    async fn work(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
         let every = self.settings.every;
         let (mut round, mut look) = (Instant::now() + every, Instant::now());
         let mut looks = JoinSet::new();
