@@ -115,6 +115,8 @@ pub struct Cashier {
     by_account: BTreeMap<AccountId, Address>,
     /// Who a link belongs to: a relay's owner, or who a client says that it pays for.
     links: BTreeMap<LinkId, Address>,
+    /// Those of them whose other end has shown that it is that relay: the others may name whom they like.
+    shown: BTreeSet<LinkId>,
     /// Accounts as they were seen on the chain.
     seen: BTreeMap<Address, PayerAccount>,
     lookups: VecDeque<Address>,
@@ -137,6 +139,7 @@ impl Cashier {
             neighbours: BTreeMap::new(),
             by_account: BTreeMap::new(),
             links: BTreeMap::new(),
+            shown: BTreeSet::new(),
             seen: BTreeMap::new(),
             lookups: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -149,6 +152,9 @@ impl Cashier {
 
     /// A link to a registered relay stands.
     pub fn relay_up(&mut self, now: Now, ledger: &mut Ledger, link: LinkId, owner: Address) {
+        self.shown.insert(link);
+        // Who has named this owner before, and did not show that he is it, speaks for nobody from here on.
+        self.links.retain(|link, of| *of != owner || self.shown.contains(link));
         self.links.insert(link, owner);
         let credited = self.till.credited(owner);
         let neighbour = self.neighbour(now, ledger, owner, true, credited);
@@ -178,27 +184,42 @@ impl Cashier {
         }
     }
 
-    /// Who a link belongs to, if it is known.
+    /// The relay's owner that a link belongs to, if its other end has shown that it is that relay.
     pub fn owner_of(&self, link: LinkId) -> Option<Address> {
-        self.links.get(&link).copied()
+        self.links.get(&link).filter(|_| self.shown.contains(&link)).copied()
+    }
+
+    /// A link over which the relays of this owner have shown who they are.
+    fn link_of(&self, owner: Address) -> Option<LinkId> {
+        self.shown.iter().find(|link| self.links.get(link) == Some(&owner)).copied()
+    }
+
+    /// Whether only links of relays may speak for this address.
+    // pay.frame.2
+    fn is_relays(&self, address: Address) -> bool {
+        self.neighbours.get(&address).is_some_and(|neighbour| neighbour.relay)
+            || self.link_of(address).is_some()
     }
 
     /// A link is gone; its neighbour's account is kept.
     pub fn link_lost(&mut self, link: LinkId) {
         self.outgoing.remove(&link);
+        self.shown.remove(&link);
         let Some(address) = self.links.remove(&link) else { return };
-        let other = self.links.iter().find(|(_, of)| **of == address).map(|(link, _)| *link);
+        let other = self.link_of(address);
         if let Some(neighbour) = self.neighbours.get_mut(&address)
             && neighbour.link == Some(link)
         {
-            neighbour.link = other.filter(|_| neighbour.relay);
+            neighbour.link = other;
         }
     }
 
     /// The account that circuits of a link are charged to.
+    // pay.account.1
     pub fn account(&self, link: LinkId) -> Option<AccountId> {
         let neighbour = self.neighbours.get(self.links.get(&link)?)?;
-        (neighbour.relay || neighbour.link == Some(link)).then_some(neighbour.account)
+        let shown = neighbour.relay && self.shown.contains(&link);
+        (shown || neighbour.link == Some(link)).then_some(neighbour.account)
     }
 
     /// The account of a neighbour by its address.
@@ -298,7 +319,12 @@ impl Cashier {
         if frame.is_for_payee() {
             return self.take_for_till(now, ledger, link, frame);
         }
-        let Some(address) = self.links.get(&link).copied() else { return Err(DropReason::Misbehaved) };
+        if let Frame::Meter { role: Role::Payer, due, credited, .. } = frame {
+            self.answer(now, ledger, link, [due.0, credited.0]);
+            return Ok(());
+        }
+        // pay.frame.2: whoever is paid is a relay, and has shown it.
+        let address = self.owner_of(link).ok_or(DropReason::Misbehaved)?;
         if frame.is_for_payer() {
             let handled = self.wallet.handle(now.unix(), address, frame);
             self.paid(ledger, address);
@@ -311,10 +337,6 @@ impl Cashier {
         let outcome = match frame {
             Frame::Meter { role: Role::Payee, due, credited, .. } => {
                 self.compare(now, ledger, address, [due.0, credited.0])
-            }
-            Frame::Meter { role: Role::Payer, due, credited, .. } => {
-                self.answer(now, ledger, link, [due.0, credited.0]);
-                Ok(())
             }
             Frame::Credit(level) => self.stand(now, ledger, address, *level),
             _ => Ok(()),
@@ -397,14 +419,16 @@ impl Cashier {
         link: LinkId,
         frame: &Frame,
     ) -> Result<(), DropReason> {
-        let known = self.links.get(&link).copied();
-        let is_relay = known.and_then(|address| self.neighbours.get(&address)).is_some_and(|n| n.relay);
         let address = match frame {
-            Frame::Want { payer, .. } | Frame::Session { payer, .. } if !is_relay => {
+            // pay.frame.2
+            Frame::Want { payer, .. } | Frame::Session { payer, .. } if !self.shown.contains(&link) => {
+                if self.is_relays(*payer) {
+                    return Err(DropReason::Misbehaved);
+                }
                 self.links.insert(link, *payer);
                 *payer
             }
-            _ => known.ok_or(DropReason::Misbehaved)?,
+            _ => self.links.get(&link).copied().ok_or(DropReason::Misbehaved)?,
         };
         // pay.table.1: a pot that cannot pay is not watched.
         if matches!(frame, Frame::Want { .. }) && !self.seen.get(&address).is_some_and(PayerAccount::can_pay)
@@ -457,11 +481,16 @@ impl Cashier {
     /// Sends what wallet and till have to say; `here` is where the frame came from that they answer.
     fn route(&mut self, here: Option<(Address, LinkId)>) {
         while let Some((to, frame)) = self.till.poll_frame().or_else(|| self.wallet.poll_frame()) {
-            let link = match here {
-                Some((address, link)) if address == to => Some(link),
-                _ => self.neighbours.get(&to).and_then(|neighbour| neighbour.link),
+            let link = if frame.is_for_payee() {
+                // Only who has shown that it is the payee is paid.
+                let known = self.neighbours.get(&to).and_then(|neighbour| neighbour.link);
+                known.filter(|link| self.shown.contains(link)).or_else(|| self.link_of(to))
+            } else {
+                let answered = here.filter(|(address, _)| *address == to).map(|(_, link)| link);
+                let known = || self.neighbours.get(&to).and_then(|neighbour| neighbour.link);
+                let named = || self.links.iter().find(|(_, of)| **of == to).map(|(link, _)| *link);
+                answered.or_else(known).or_else(named)
             };
-            let link = link.or_else(|| self.links.iter().find(|(_, of)| **of == to).map(|(link, _)| *link));
             if let Some(link) = link {
                 self.send(link, frame);
             }

@@ -178,6 +178,48 @@ fn a_link_has_the_account_of_who_reveals_its_draws_and_of_nobody_else() {
     assert_eq!(cashier.account(other), None);
 }
 
+// pay.account.1, pay.frame.2
+#[test]
+fn a_stranger_that_names_a_relay_neither_uses_its_credit_nor_speaks_for_it() {
+    for before in [false, true] {
+        let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+        let [own, strange] = links()[..] else { panic!() };
+        let owner = signer(9).address();
+        let want = Frame::Want { payer: owner, floor: 0, value: Wei(384) };
+        let (offer, anchor) = ([0; 4], [1; 32].into());
+        let signature = payments::session::Signature([2; 64]);
+        let session = Frame::Session { payer: owner, nonce: 1, offer, anchor, signature };
+        if before {
+            // It comes first, when nobody knows that this is a relay.
+            cashier.handle(start(), &mut ledger, strange, &want).unwrap();
+        }
+        cashier.relay_up(start(), &mut ledger, own, owner);
+        cashier.seen(start(), &mut ledger, owner, PayerAccount { registered: true, ..account(9) });
+        let known = cashier.account(own).unwrap();
+        ledger.meet(known, 1);
+        ledger.engage(known, 1);
+        ledger.owe(known, 1, 10_000);
+        said(&mut cashier);
+        let state = *ledger.get(known).unwrap();
+        let counts = Frame::Meter { role: Role::Payee, cells: 0, due: Wei(1 << 90), credited: Wei(0) };
+        let ok = Frame::DrawOk { nonce: 1, index: 1, link: [7; 32].into() };
+        let paused = Frame::Credit(Level::Paused);
+        for frame in [want, session, counts, paused, ok] {
+            let outcome = cashier.handle(start(), &mut ledger, strange, &frame);
+            assert_eq!(outcome, Err(DropReason::Misbehaved), "{frame:?}");
+            assert_eq!(cashier.account(strange), None, "{frame:?}");
+        }
+        assert_eq!((ledger.get(known), cashier.account(own)), (Some(&state), Some(known)));
+        assert!(!cashier.distrusts(owner) && cashier.poll_request().is_none());
+        // Nor is it taken for the relay when that one is gone.
+        cashier.link_lost(own);
+        assert!(cashier.handle(start(), &mut ledger, strange, &want).is_err());
+        cashier.noted(start(), &mut ledger, known);
+        assert_eq!(said(&mut cashier), []);
+        assert_eq!((cashier.account(own), cashier.account(strange)), (None, None));
+    }
+}
+
 // pay.credit.4
 #[test]
 fn a_payer_without_credit_is_told_now_and_then_and_left_in_the_end() {
