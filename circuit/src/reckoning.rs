@@ -32,16 +32,22 @@ impl Reckoning {
         due: u128,
         credited: u128,
     ) -> Result<(), DropReason> {
+        let most = WINDOW * u128::from(account.rate_out);
+        // pay.draw.5: a payer that has restarted may have forgotten its last draws, but not more.
+        if credited.saturating_sub(account.paid) > account.paid / 100 + most {
+            return Err(DropReason::Misbehaved);
+        }
+        let credited = credited.min(account.paid);
         let (here, there) = (account.paid.saturating_sub(account.owed), credited.saturating_sub(due));
         if still && there >= here {
             // pay.meter.2: what it did not charge was lost on the way there.
             let less = (there - here).min(account.owed);
+            self.lost = self.lost.saturating_sub(less);
             account.owed -= less;
             account.committed = account.committed.saturating_sub(less);
             return Ok(());
         }
         // pay.meter.1: what was granted may be under way; what was paid ahead may be forgotten once, whatever it is.
-        let most = WINDOW * u128::from(account.rate_out);
         let ahead = if still { (here - there).min(most) } else { due.saturating_sub(account.committed) };
         self.lose(account, ahead)
     }
@@ -72,19 +78,22 @@ impl Reckoning {
 
     /// Owes for what was lost, unless that is more than 1 % and the window in all: then our own count stands.
     fn lose(&mut self, account: &mut Account, value: u128) -> Result<(), DropReason> {
-        let lost = self.lost + value;
-        if lost > account.owed / 100 + WINDOW * u128::from(account.rate_out) {
+        let own = account.owed.saturating_sub(self.lost);
+        let sums = [self.lost, account.owed, account.committed].map(|sum| sum.checked_add(value));
+        let [Some(lost), Some(owed), Some(committed)] = sums else { return Err(DropReason::Misbehaved) };
+        if lost > own / 100 + WINDOW * u128::from(account.rate_out) {
             return Err(DropReason::Misbehaved);
         }
         self.lost = lost;
-        account.owed += value;
-        account.committed += value;
+        (account.owed, account.committed) = (owed, committed);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::ledger::Ledger;
 
@@ -136,6 +145,62 @@ mod tests {
         let mut forgetful = account(2_000_000, 1_990_000);
         assert_eq!(reckoning.compare(&mut forgetful, true, 0, 0), Ok(()));
         assert_eq!(forgetful.owed, 2_000_000);
+    }
+
+    // pay.meter.1, pay.meter.2
+    #[test]
+    fn counts_beyond_all_measure_are_lies_and_change_nothing() {
+        const MOST: u128 = WINDOW * 10;
+        let mut reckoning = Reckoning::default();
+        let mut own = account(2_000_000, 1_000_000);
+        assert_eq!(reckoning.compare(&mut own, false, 1_000_000 + MOST, 2_000_000), Ok(()));
+        let before = (own, reckoning);
+        for (still, due, credited) in [
+            (true, 0, u128::MAX),
+            (true, 0, 2_000_000 * 101 / 100 + MOST + 1),
+            (false, u128::MAX, 0),
+            (false, u128::MAX - 60_000, u128::MAX),
+            (false, u128::MAX - 60_000, 0),
+        ] {
+            let outcome = reckoning.compare(&mut own, still, due, credited);
+            assert_eq!((outcome, own, reckoning), (Err(DropReason::Misbehaved), before.0, before.1));
+        }
+        // What is taken back is not lost any more, and may be once more, but not twice.
+        assert_eq!(reckoning.compare(&mut own, true, 1_000_000, 2_000_000), Ok(()));
+        assert_eq!((own.owed, reckoning.lost), (1_000_000, 0));
+        assert_eq!(reckoning.compare(&mut own, false, 1_000_000 + MOST, 2_000_000), Ok(()));
+        assert!(reckoning.compare(&mut own, false, 1_020_001 + MOST, 2_000_000).is_err());
+    }
+
+    fn sum() -> impl Strategy<Value = u128> {
+        prop_oneof![any::<u128>(), 0..200_000u128, (0..200_000u128).prop_map(|less| u128::MAX - less)]
+    }
+
+    proptest! {
+        // pay.meter.1
+        #[test]
+        fn whatever_a_payee_says_no_more_is_committed_than_our_own_count_and_the_tolerance(
+            steps in proptest::collection::vec((0..4_000u64, any::<bool>(), any::<bool>(), sum(), sum()), 1..60)
+        ) {
+            let (mut ledger, mut reckoning, mut own) = (Ledger::default(), Reckoning::default(), 0);
+            let id = ledger.open();
+            ledger.engage(id, 10);
+            for (cells, still, near, due, credited) in steps {
+                ledger.owe(id, 10, cells);
+                own += u128::from(cells) * 10;
+                let account = ledger.get_mut(id).unwrap();
+                account.paid = account.paid.max(account.committed + 7_680);
+                // Half of the payees lie within reason.
+                let due = if near { account.committed.saturating_add(due % 100_000) } else { due };
+                let credited = if near { account.paid.saturating_sub(credited % 100_000) } else { credited };
+                let before = *account;
+                if reckoning.compare(account, still, due, credited).is_err() {
+                    prop_assert_eq!(*account, before);
+                }
+                prop_assert!(account.committed <= own + own / 100 + WINDOW * 10, "{:?}, {}", account, own);
+                prop_assert!(account.owed <= account.committed);
+            }
+        }
     }
 
     // pay.meter.4
