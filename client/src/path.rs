@@ -8,6 +8,7 @@ use circuit::node::Now;
 use circuit::setup::{PathHop, Role, Terms};
 use directory::descriptor::epoch;
 use directory::view::{Unfit, View};
+use payments::Address;
 use payments::amount::Rate;
 use payments::class::Class;
 
@@ -35,6 +36,7 @@ pub struct Paths {
     country_of: fn(IpAddr) -> Option<[u8; 2]>,
     guards: Guards,
     quality: Quality,
+    shunned: Vec<Address>,
     roster: Option<Roster>,
 }
 
@@ -45,6 +47,7 @@ struct Parts<'a> {
     wishes: &'a Wishes,
     quality: &'a Quality,
     guards: &'a mut Guards,
+    shunned: &'a [Address],
     view: &'a View,
 }
 
@@ -58,6 +61,7 @@ impl Paths {
             country_of: |_| None,
             guards: Guards::default(),
             quality: Quality::default(),
+            shunned: vec![],
             roster: None,
         }
     }
@@ -105,6 +109,12 @@ impl Paths {
         &self.quality
     }
 
+    /// The owners of relays that are no entries for now, where there are others: they have lied about money.
+    // pay.meter.1
+    pub fn set_shunned(&mut self, owners: Vec<Address>) {
+        self.shunned = owners;
+    }
+
     /// What was measured, to add to it.
     pub const fn quality_mut(&mut self) -> &mut Quality {
         &mut self.quality
@@ -137,6 +147,7 @@ impl Paths {
             wishes: &self.wishes,
             quality: &self.quality,
             guards: &mut self.guards,
+            shunned: &self.shunned,
             view: &self.view,
         }
     }
@@ -229,6 +240,11 @@ impl<'a> Parts<'a> {
         let fit = search::entries(roster, wishes, could)?;
         let class = |relay| market.and_then(|market| market.class(relay));
         let mut fit: Vec<_> = fit.into_iter().map(|relay| (relay, class(relay))).collect();
+        let honest =
+            |relay: &Candidate| relay.payment.is_none_or(|payment| !self.shunned.contains(&payment.owner));
+        if fit.iter().any(|(relay, _)| honest(relay)) {
+            fit.retain(|(relay, _)| honest(relay));
+        }
         let Some((market, max)) = market.zip(wishes.max_price) else { return Ok(fit) };
         let (ruled_out, least) = (fit.len(), fit.iter().filter_map(|(relay, _)| market.price(relay)).min());
         fit.retain(|(relay, _)| market.price(relay).is_some_and(|price| price <= max));

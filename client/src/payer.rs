@@ -235,6 +235,12 @@ impl Payer {
         self.wallet.quarantined(owner)
     }
 
+    /// The owners of all such relays.
+    pub fn distrusted(&self) -> Vec<Address> {
+        let payees = self.wallet.snapshot().into_iter();
+        payees.filter(|payee| payee.quarantined).map(|payee| payee.payee).collect()
+    }
+
     /// Why the entry is not paid, if it is not.
     pub fn refusal(&self, owner: Address) -> Option<Refusal> {
         self.wallet.refusal(owner)
@@ -379,3 +385,6 @@ const fn claim(account: &Account) -> Frame {
         credited: Wei(account.paid),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use circuit::keys::RelayId;
 use circuit::link::{LinkId, Peer};
 use circuit::setup::Status;
 
-use super::{Circuit, ClientNode, Event, Failure, NoPath, Now, Purpose, Strikes};
+use super::{Circuit, ClientNode, Event, Failure, NoPath, Now, Payer, Purpose, Strikes};
 
 /// An entry that does not answer for so long is replaced. Its link is given up only later, and what stands on it goes on
 /// should it speak again.
@@ -26,19 +26,27 @@ impl ClientNode {
     pub(super) fn entry_up(&mut self, now: Now) -> Result<Option<Entry>, NoPath> {
         if let Some(entry) = self.entry
             && self.paths.view().usable(&entry.relay, now.unix()).is_ok()
+            && !self.distrusts(&entry.relay)
         {
             return Ok(Some(entry).filter(|entry| self.links.is_up(entry.link)));
         }
         self.entry = None;
+        self.shun();
         let id = self.paths.entry(now)?;
         if self.distrusts(&id) {
-            self.paths.quality_mut().strike(now.instant, id);
-            self.paths.guards_mut().failed(now.instant, &id);
+            // There are no others.
             return Ok(None);
         }
         self.entry = self.dial(now, id);
         self.tell_guards();
         Ok(self.entry.filter(|entry| self.links.is_up(entry.link)))
+    }
+
+    /// Rules out as entries whom the money distrusts.
+    // pay.meter.1
+    fn shun(&mut self) {
+        let owners = self.payer.as_ref().map(Payer::distrusted).unwrap_or_default();
+        self.paths.set_shunned(owners);
     }
 
     fn dial(&mut self, now: Now, id: RelayId) -> Option<Entry> {
@@ -61,7 +69,8 @@ impl ClientNode {
             self.probe = None;
             return;
         };
-        let Some(probe) = self.probe else {
+        let Some(probe) = self.probe.filter(|probe| !self.distrusts(&probe.relay)) else {
+            self.shun();
             let better = self.paths.better(now, &entry.relay);
             self.probe = better.and_then(|id| self.dial(now, id));
             return;
