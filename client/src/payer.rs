@@ -140,8 +140,8 @@ impl Payer {
     ) -> Result<(), DropReason> {
         let Some((owner, _)) = self.at(link) else { return Err(DropReason::Misbehaved) };
         match frame {
-            Frame::Meter { role: Role::Payee, cells, due, credited } => {
-                self.note_uncharged(ledger, owner, *cells);
+            Frame::Meter { role: Role::Payee, due, credited, .. } => {
+                self.note_uncharged(ledger, owner, due.0);
                 let compared = self.compare(now, ledger, owner, [due.0, credited.0]);
                 compared.inspect_err(|_| self.leave(now, owner))
             }
@@ -158,11 +158,14 @@ impl Payer {
         }
     }
 
-    fn note_uncharged(&mut self, ledger: &Ledger, owner: Address, charged: u64) {
+    /// What an entry has not charged has cost nothing: counted by its sum, which we pay, not by the cells that it names.
+    // pay.deliver.1
+    fn note_uncharged(&mut self, ledger: &Ledger, owner: Address, due: u128) {
         if let Some(payee) = self.payees.get_mut(&owner)
             && let Some(state) = ledger.get(payee.account)
         {
-            payee.uncharged = state.cells_out.saturating_sub(charged);
+            let cells = state.owed.saturating_sub(due).checked_div(u128::from(state.rate_out));
+            payee.uncharged = cells.map_or(0, |cells| u64::try_from(cells).unwrap_or(u64::MAX));
         }
     }
 

@@ -38,6 +38,20 @@ fn link() -> LinkId {
     Links::new(config, [3; 32]).dial(start(), &peer).unwrap()
 }
 
+// pay.deliver.1
+#[test]
+fn an_entry_that_charges_for_all_cells_hides_no_losses_by_naming_fewer() {
+    let (mut payer, mut ledger, link) = (payer(), Ledger::default(), link());
+    let account = payer.entry_up(start(), &mut ledger, link, signer(2).address());
+    ledger.engage(account, 10);
+    ledger.owe(account, 10, 10_000);
+    for (cells, due, uncharged) in [(0, 100_000, 0), (10_000, 95_000, 500), (0, 100_010, 0)] {
+        let counts = Frame::Meter { role: Role::Payee, cells, due: Wei(due), credited: Wei(0) };
+        payer.handle(start(), &mut ledger, link, &counts).unwrap();
+        assert_eq!(payer.uncharged(link), uncharged, "{cells} cells, {due} wei");
+    }
+}
+
 // pay.meter.1
 #[test]
 fn who_was_left_for_a_lie_is_named_as_long_as_it_is_not_paid() {
