@@ -333,7 +333,9 @@ impl Till {
             return Ok(());
         };
         known.seen = unix;
-        if known.repeat_session(nonce, &anchor, &mut self.out)? || self.show(payer, nonce) {
+        if known.repeat_session(nonce, &anchor, &mut self.out)?
+            || self.show_again(payer, &Draw { nonce, index: 0, link: anchor })
+        {
             return Ok(());
         }
         let Some(open) = self.payers.get(&payer).and_then(|p| p.find_offer(unix, nonce, offer)) else {
@@ -359,6 +361,13 @@ impl Till {
         Ok(())
     }
 
+    /// Sends the ROTATE of an ended session to who knows a link of it (or its anchor, as draw 0); whether that is so.
+    // pay.rotate.1
+    fn show_again(&mut self, payer: Address, draw: &Draw) -> bool {
+        let ended = self.payers.get(&payer).and_then(|p| p.find_ended(draw.nonce));
+        ended.is_some_and(|(ended, _)| draw.is_of(&ended)) && self.show(payer, draw.nonce)
+    }
+
     /// Sends the ROTATE of an ended session, if it is on disk; whether the session has ended.
     // pay.rotate.1
     fn show(&mut self, payer: Address, nonce: u32) -> bool {
@@ -380,7 +389,7 @@ impl Till {
         draw: &Draw,
         account: Option<&PayerAccount>,
     ) -> Result<Wei, TillError> {
-        if self.show(payer, draw.nonce) {
+        if self.show_again(payer, draw) {
             return Ok(Wei::ZERO);
         }
         let unredeemed = account.is_none_or(|account| account.head_stale).then(|| self.unredeemed(payer));

@@ -240,6 +240,45 @@ fn a_payer_that_lies_about_draws_is_credited_nothing() {
     assert_eq!(pair.down.pop_back(), Some(Frame::DrawOk { nonce, index: 9, link }));
 }
 
+// pay.rotate.1
+#[test]
+fn only_who_knows_a_link_is_told_what_an_ended_session_came_to() {
+    let limits = TillLimits { face: Face::Draws(20_000), draws: 4, ..till_limits() };
+    let mut pair = Pair::with(wallet_limits(), limits);
+    pair.pay(0);
+    pair.settle();
+    pair.pay(4_000);
+    let last = pair.up.iter().copied().find(|frame| matches!(frame, Frame::Draw { index: 4, .. })).unwrap();
+    let Frame::Draw { nonce, link, .. } = last else { panic!("{last:?}") };
+    let back = |steps: u16| (0..steps).fold(link, |link, _| keccak256(link));
+    let session = |anchor| {
+        let signature = Signature([1; 64]);
+        Frame::Session { payer: PAYER, nonce, offer: [0; 4], anchor, signature }
+    };
+    pair.till_gets(&last).unwrap();
+    pair.write(9, 9);
+    let mut answer = |frame: &Frame| {
+        pair.down.clear();
+        assert_eq!(pair.till_gets(frame), Ok(Wei(0)));
+        assert_eq!(pair.down.len(), 1);
+        pair.down[0]
+    };
+    for probe in [
+        Frame::Draw { nonce, index: 4, link: B256::ZERO },
+        Frame::Draw { nonce, index: 1, link },
+        Frame::Draw { nonce, index: 0, link: B256::ZERO },
+        Frame::Draw { nonce, index: 64, link },
+        Frame::Draw { nonce, index: u16::MAX, link },
+    ] {
+        assert_eq!(answer(&probe), Frame::SessionOk { nonce, answer: Answer::Gone }, "{probe:?}");
+    }
+    assert_eq!(answer(&session(B256::ZERO)), Frame::SessionOk { nonce, answer: Answer::NoOffer });
+    for known in [last, Frame::Draw { nonce, index: 1, link: back(3) }, session(back(4))] {
+        let said = answer(&known);
+        assert!(matches!(said, Frame::Rotate { index: 4, .. }), "{said:?}");
+    }
+}
+
 // pay.session.3
 #[test]
 fn a_session_that_nobody_offered_or_signed_is_refused() {

@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256, keccak256};
 use super::{PayerView, TillError};
 use crate::amount::Wei;
 use crate::claim::Claim;
-use crate::draw::wins;
+use crate::draw::{MAX_DRAWS, wins};
 use crate::frame::{Answer, Frame, Reason};
 use crate::offer::{Offer, REDEMPTION, SKEW};
 use crate::outbox::{Outbox, Promise, is_due};
@@ -42,6 +42,20 @@ pub(super) struct Draw {
     pub(super) nonce: u32,
     pub(super) index: u16,
     pub(super) link: B256,
+}
+
+impl Draw {
+    /// Whether the link is of an ended session's chain: nobody else than its payer knows one.
+    pub(super) fn is_of(&self, ended: &Ended) -> bool {
+        let walk = |link: B256, steps: u16| (0..steps).fold(link, |link, _| keccak256(link));
+        if self.index > MAX_DRAWS {
+            return false;
+        }
+        match self.index.checked_sub(ended.index) {
+            Some(ahead) => walk(self.link, ahead) == ended.link,
+            None => walk(ended.link, ended.index.saturating_sub(self.index)) == self.link,
+        }
+    }
 }
 
 /// Draws that are new, with all their links.
