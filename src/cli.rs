@@ -537,7 +537,11 @@ pub(crate) enum Role {
 
 fn amount(text: &str) -> Result<Wei, String> {
     let wei = parse_amount(text).filter(|wei| *wei != Wei::ZERO);
-    wei.ok_or_else(|| "an exact amount is wanted, such as 0.05ether, 5gwei or 1000wei".to_owned())
+    wei.ok_or_else(|| {
+        "an amount above 0 and below 2^96 wei (79 billion ether) is wanted, exact and with its unit, such as 0.05ether, \
+         5gwei or 1000wei"
+            .to_owned()
+    })
 }
 
 fn ask(text: &str) -> Result<u64, String> {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use aes::cipher::{KeyIvInit as _, StreamCipher as _};
 use alloy_primitives::keccak256;
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use payments::Address;
 use payments::session::Signer;
@@ -258,6 +258,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Locked<'_>> {
         }
         about => about.with_context(|| format!("cannot read the wallet {name}"))?,
     };
+    ensure!(about.is_file(), "{name} is no file, and so no wallet; name the wallet's file with --wallet");
     if about.mode() & 0o077 != 0 {
         bail!(
             "the wallet {name} can be read by others (mode {:03o}), who may guess its password; move its money to a new one, \
@@ -370,6 +371,8 @@ mod tests {
     fn what_is_written_is_read_by_its_owner_only_and_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wallet.json");
+        let no_file = read(folder.path()).unwrap_err().to_string();
+        assert!(no_file.contains("is no file") && no_file.contains("--wallet"), "{no_file}");
         let missing = read(&path).unwrap_err().to_string();
         assert!(missing.contains("chive wallet create"), "{missing}");
         create(&path, &secret(), b"word", Strength::Light).unwrap();

@@ -25,7 +25,10 @@ fn a_key_is_taken_over_and_no_wallet_overwritten() {
     for again in [&import[..], &["wallet", "create", "--wallet", wallet]] {
         assert!(refused(1, &run(again)).contains("never overwritten"));
     }
-    assert!(refused(2, &run(&["wallet", "deposit", "1 euro", "--wallet", wallet])).contains("0.05ether"));
+    for amount in ["1 euro", "99999999999ether"] {
+        let said = refused(2, &run(&["wallet", "deposit", amount, "--wallet", wallet]));
+        assert!(said.contains("0.05ether") && said.contains("79 billion ether"), "{said}");
+    }
     assert!(
         refused(2, &run(&["wallet", "deposit", "1 ether", "--wallet", wallet])).contains("--network FILE")
     );
@@ -77,6 +80,7 @@ fn a_wallet_moves_ether_to_its_pot_and_back() {
     assert_eq!(show()["registered"], true);
     let unlocked = wallet(&["unlock", "--yes"]);
     assert!(unlocked.status.success() && text(&unlocked.stderr).contains("registration ends"));
+    assert!(text(&unlocked.stderr).contains("sending the transaction 0x"));
     let now = show();
     assert_eq!(
         (&now["balance"], &now["reserve"]),

@@ -34,8 +34,13 @@ pub enum Error {
         /// The address.
         contract: Address,
     },
+    /// No URL that can be asked.
+    #[error(
+        "the address of an RPC cannot be used ({0}): give the whole of it, which begins with http:// or https://"
+    )]
+    NoAddress(String),
     /// No answer.
-    #[error("no RPC answers ({0}): check the network and the RPC addresses; it is tried again")]
+    #[error("no RPC answers ({0}): check the network and the RPC addresses")]
     Down(String),
     /// The chain's newest block is old.
     #[error(

@@ -31,7 +31,7 @@ async fn a_wrong_chain_address_or_contract_is_said_at_once() {
     assert!(Rpc::connect(config(vec![server.url.clone()], domain)).await.is_ok());
     for url in ["ftp://127.0.0.1/", "no url"] {
         let error = Rpc::connect(config(vec![url.into()], domain)).await.unwrap_err();
-        assert!(matches!(error, Error::Rejected(_)), "{error}");
+        assert!(matches!(error, Error::NoAddress(_)) && error.to_string().contains("https://"), "{error}");
     }
     // The second RPC is looked at too.
     let wrong = Server::start(chain).await;
@@ -79,6 +79,26 @@ async fn an_rpc_that_is_busy_is_asked_again_and_one_that_is_down_passed_by() {
         rpc.head(At::Latest).await.unwrap();
     }
     assert!(first.asked.lock().unwrap().len() > asked);
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_rpc_is_called_so() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/secret", listener.local_addr().unwrap());
+    let serves = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let reply = b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+            let _ = stream.write_all(reply).await;
+        }
+    });
+    let error = Rpc::connect(config(vec![url], embedded().domain())).await.unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains("HTTP status 404") && said.contains("no RPC"), "{said}");
+    assert!(!said.contains("cannot be reached") && !said.contains("secret"), "{said}");
+    serves.abort();
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::json_rpc::{ErrorPayload, RpcError, RpcRecv, RpcSend};
+use alloy::transports::{HttpError, TransportErrorKind};
 use alloy_primitives::{Address, B256, Bytes, U64, U128, U256};
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +141,7 @@ impl fmt::Debug for Node {
 
 impl Node {
     pub(super) fn new(url: &str, patience: Patience) -> Result<Self, Error> {
-        let wrong = |why: &str| Error::Rejected(format!("{} is no address of an RPC: {why}", host(url)));
+        let wrong = |why: &str| Error::NoAddress(format!("{}: {why}", host(url)));
         let parsed = reqwest::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(wrong("it begins with neither http:// nor https://"));
@@ -192,18 +193,24 @@ impl Node {
         self.resting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).is_ok()
     }
 
-    fn failure<E: fmt::Display>(&self, method: &str, error: RpcError<E>) -> Failure {
+    fn failure(&self, method: &str, error: RpcError<TransportErrorKind>) -> Failure {
         match error {
             RpcError::ErrorResp(payload) if payload.is_retry_err() => {
                 Failure::Down(format!("{}: {}", self.shown, payload.message))
             }
             RpcError::ErrorResp(payload) => Failure::Answer(answered(&payload)),
             // The text is the peer's, and long.
-            RpcError::DeserError { .. } => {
-                Failure::Down(format!("{}: what {method} returns cannot be read", self.shown))
-            }
+            RpcError::DeserError { .. } => Failure::Down(format!(
+                "{}: what {method} returns cannot be read, as if it were no RPC",
+                self.shown
+            )),
             // The reason of reqwest names the whole URL.
-            RpcError::Transport(_) => Failure::Down(format!("{} cannot be reached", self.shown)),
+            RpcError::Transport(kind) => Failure::Down(match kind.as_http_error() {
+                Some(HttpError { status, .. }) => {
+                    format!("{} answers with HTTP status {status}, as if it were no RPC, or busy", self.shown)
+                }
+                None => format!("{} cannot be reached", self.shown),
+            }),
             other => Failure::Down(format!("{}: {other}", self.shown)),
         }
     }
