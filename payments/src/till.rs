@@ -365,7 +365,7 @@ impl Till {
     // pay.rotate.1
     fn show_again(&mut self, payer: Address, draw: &Draw) -> bool {
         let ended = self.payers.get(&payer).and_then(|p| p.find_ended(draw.nonce));
-        ended.is_some_and(|(ended, _)| draw.is_of(&ended)) && self.show(payer, draw.nonce)
+        ended.is_some_and(|(ended, _)| draw.is_of(ended.index, ended.link)) && self.show(payer, draw.nonce)
     }
 
     /// Sends the ROTATE of an ended session, if it is on disk; whether the session has ended.

@@ -223,6 +223,8 @@ fn a_payer_that_lies_about_draws_is_credited_nothing() {
     let lies = [
         Frame::Draw { nonce, index: 10, link },
         Frame::Draw { nonce, index: 8, link },
+        // One that was credited is no way to learn of how far the session is.
+        Frame::Draw { nonce, index: 2, link },
         Frame::Draw { nonce, index: 9, link: B256::ZERO },
         Frame::Draw { nonce, index: 0, link },
         Frame::Draw { nonce, index: 65, link },

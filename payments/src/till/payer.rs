@@ -45,15 +45,15 @@ pub(super) struct Draw {
 }
 
 impl Draw {
-    /// Whether the link is of an ended session's chain: nobody else than its payer knows one.
-    pub(super) fn is_of(&self, ended: &Ended) -> bool {
+    /// Whether the link is of the chain of which `last` is link `index`: nobody else than its payer knows one.
+    pub(super) fn is_of(&self, index: u16, last: B256) -> bool {
         let walk = |link: B256, steps: u16| (0..steps).fold(link, |link, _| keccak256(link));
         if self.index > MAX_DRAWS {
             return false;
         }
-        match self.index.checked_sub(ended.index) {
-            Some(ahead) => walk(self.link, ahead) == ended.link,
-            None => walk(ended.link, ended.index.saturating_sub(self.index)) == self.link,
+        match self.index.checked_sub(index) {
+            Some(ahead) => walk(self.link, ahead) == last,
+            None => walk(last, index.saturating_sub(self.index)) == self.link,
         }
     }
 }
@@ -230,8 +230,9 @@ impl Payer {
         if draw.index == 0 || draw.index > opened.draws {
             return Err(TillError::Misbehaved("it draws beyond the end of a session"));
         }
+        let not_of = TillError::Misbehaved("its link is not of the session's chain");
         let Some(count) = draw.index.checked_sub(opened.index).filter(|count| *count > 0) else {
-            return Ok(None);
+            return if draw.is_of(opened.index, taken.held.link) { Ok(None) } else { Err(not_of) };
         };
         let mut links = vec![];
         let mut link = keccak256(draw.link);
@@ -240,7 +241,7 @@ impl Payer {
             link = keccak256(link);
         }
         if link != taken.held.link {
-            return Err(TillError::Misbehaved("its link is not of the session's chain"));
+            return Err(not_of);
         }
         links.reverse();
         Ok(Some(Fresh { at, opened, links, last: draw.link, count }))
