@@ -168,11 +168,6 @@ impl Till {
         }
     }
 
-    /// Offers on other terms from now on.
-    pub const fn set_limits(&mut self, limits: TillLimits) {
-        self.limits = limits;
-    }
-
     /// A redemption costs so much from now on.
     pub const fn set_redemption_cost(&mut self, cost: Wei) {
         if let Face::Costs(known) = &mut self.limits.face {
