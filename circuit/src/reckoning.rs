@@ -5,36 +5,114 @@ use std::time::{Duration, Instant};
 use crate::error::DropReason;
 use crate::ledger::Account;
 
-/// Counts may differ by so many cells, and by one in a hundred.
+/// Counts may differ by one in a hundred, and by so many cells at the highest rate, but by no more than so often what was owed:
+/// else one cell at a high rate would be enough to claim thousands.
 const WINDOW: u128 = 8_192;
+const TIMES: u128 = 2;
 /// A payee that is without credit for so long has lost what was paid ahead.
 const DRY: Duration = Duration::from_secs(1);
 /// What it says of that is repeated within this time.
 const REPEATED: Duration = Duration::from_secs(3);
+/// Nothing is under way any more after so long without a cell or a draw.
+const STILL: Duration = Duration::from_secs(3);
+/// Our counts are said after so long without, and with the next draw after so many cells (pay.meter.2).
+const QUIET: Duration = Duration::from_secs(5);
+const METER: u64 = 4_096;
 
-/// How far the counts of a payee were ahead of ours so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a payer believes of one payee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reckoning {
+    /// What was owed when this began.
+    begun: u128,
     /// What was paid for nothing that we know of.
     lost: u128,
     /// Since when the payee says that it has nothing, and when it said so last.
     dry: Option<(Instant, Instant)>,
+    /// What it was credited, as it said last.
+    credited: u128,
+    /// What it was owed and paid when that was looked at last, and since when neither has changed.
+    seen: [u128; 2],
+    since: Instant,
+    /// The cells that it was told of.
+    claimed: u64,
 }
 
 impl Reckoning {
-    /// Takes the counts of a payee: what it has charged and what it was credited; `still` if nothing is under way.
+    /// A reckoning of what an account owes from now on.
+    pub const fn of(account: &Account, now: Instant) -> Self {
+        Self {
+            begun: account.owed,
+            lost: 0,
+            dry: None,
+            credited: 0,
+            seen: [account.owed, account.paid],
+            since: now,
+            claimed: account.cells_out,
+        }
+    }
+
+    /// Begins anew with a payee that was left.
+    pub const fn restart(&mut self, account: &Account) {
+        (self.begun, self.lost, self.dry) = (account.owed, 0, None);
+    }
+
+    /// Takes note of whether anything is owed or paid; call it often.
+    pub fn look(&mut self, now: Instant, account: &Account) {
+        if self.seen != [account.owed, account.paid] {
+            (self.seen, self.since) = ([account.owed, account.paid], now);
+        }
+    }
+
+    /// Whether our counts are to be said: with a draw, or after a while without.
+    // pay.meter.2
+    pub fn claims(&mut self, now: Instant, account: &Account, drawn: bool) -> bool {
+        let due = match drawn {
+            true => account.cells_out >= self.claimed + METER,
+            false => self.claimed != account.cells_out && now.saturating_duration_since(self.since) >= QUIET,
+        };
+        if due {
+            self.claimed = account.cells_out;
+        }
+        due
+    }
+
+    /// What was owed since it began, by our own count.
+    pub const fn own(&self, account: &Account) -> u128 {
+        account.owed.saturating_sub(self.begun).saturating_sub(self.lost)
+    }
+
+    /// How far the payee may be ahead in all, besides one in a hundred.
+    // pay.meter.1
+    fn tolerance(&self, account: &Account) -> u128 {
+        (WINDOW * u128::from(account.rate_out)).min(self.own(account).saturating_mul(TIMES))
+    }
+
+    /// Takes the counts of a payee: what it has charged and what it was credited.
     ///
     /// An error if the payee is further ahead than losses on the way explain.
     pub fn compare(
+        &mut self,
+        now: Instant,
+        account: &mut Account,
+        due: u128,
+        credited: u128,
+    ) -> Result<(), DropReason> {
+        self.credited = credited;
+        let same = self.seen == [account.owed, account.paid];
+        self.settle(account, same && now.saturating_duration_since(self.since) >= STILL, due, credited)
+    }
+
+    /// The same; `still` if nothing is under way.
+    fn settle(
         &mut self,
         account: &mut Account,
         still: bool,
         due: u128,
         credited: u128,
     ) -> Result<(), DropReason> {
-        let most = WINDOW * u128::from(account.rate_out);
+        let forgotten = WINDOW * u128::from(account.rate_out);
         // pay.draw.5: a payer that has restarted may have forgotten its last draws, but not more.
-        if credited.saturating_sub(account.paid) > account.paid / 100 + most {
+        if credited.saturating_sub(account.paid) > account.paid / 100 + forgotten {
             return Err(DropReason::Misbehaved);
         }
         let credited = credited.min(account.paid);
@@ -48,16 +126,25 @@ impl Reckoning {
             return Ok(());
         }
         // pay.meter.1: what was granted may be under way; what was paid ahead may be forgotten once, whatever it is.
-        let ahead = if still { (here - there).min(most) } else { due.saturating_sub(account.committed) };
+        let ahead = if still {
+            (here - there).min(self.tolerance(account))
+        } else {
+            due.saturating_sub(account.committed)
+        };
         self.lose(account, ahead)
     }
 
-    /// The payee says that it has nothing left of what it was paid ahead. Draws may be under way, or void behind a win; if
-    /// it says so for long, it has lost them.
+    /// The payee says that it has nothing left of what it was paid ahead; if it says so for long, it has lost that, but for
+    /// draws that it has not credited: of those that are `undecided` they may be under way, or void behind a win.
     ///
     /// An error if it has lost more than it can explain.
     // pay.meter.4
-    pub fn starved(&mut self, now: Instant, account: &mut Account) -> Result<(), DropReason> {
+    pub fn starved(
+        &mut self,
+        now: Instant,
+        account: &mut Account,
+        undecided: u128,
+    ) -> Result<(), DropReason> {
         let since = match self.dry {
             Some((since, last)) if last + REPEATED > now => since,
             _ => now,
@@ -65,8 +152,9 @@ impl Reckoning {
         self.dry = Some((since, now));
         if now.saturating_duration_since(since) >= DRY {
             self.dry = None;
-            let most = WINDOW * u128::from(account.rate_out);
-            return self.lose(account, account.paid.saturating_sub(account.committed).min(most));
+            let unsure = account.paid.saturating_sub(self.credited).min(undecided);
+            let ahead = account.paid.saturating_sub(account.committed).saturating_sub(unsure);
+            return self.lose(account, ahead.min(self.tolerance(account)));
         }
         Ok(())
     }
@@ -76,12 +164,12 @@ impl Reckoning {
         self.dry = None;
     }
 
-    /// Owes for what was lost, unless that is more than 1 % and the window in all: then our own count stands.
+    /// Owes for what was lost, unless that is more than 1 % and the tolerance in all: then our own count stands.
     fn lose(&mut self, account: &mut Account, value: u128) -> Result<(), DropReason> {
-        let own = account.owed.saturating_sub(self.lost);
+        let most = self.own(account) / 100 + self.tolerance(account);
         let sums = [self.lost, account.owed, account.committed].map(|sum| sum.checked_add(value));
         let [Some(lost), Some(owed), Some(committed)] = sums else { return Err(DropReason::Misbehaved) };
-        if lost > own / 100 + WINDOW * u128::from(account.rate_out) {
+        if lost > most {
             return Err(DropReason::Misbehaved);
         }
         self.lost = lost;
@@ -107,43 +195,48 @@ mod tests {
         account
     }
 
+    #[expect(clippy::disallowed_methods, reason = "an anchor for virtual time")]
+    fn fresh() -> Reckoning {
+        Reckoning::of(&Account::default(), Instant::now())
+    }
+
     // pay.meter.1
     #[test]
     fn a_payee_is_paid_its_own_count_within_the_tolerance_and_left_beyond() {
-        let mut reckoning = Reckoning::default();
+        let mut reckoning = fresh();
         let mut own = account(2_000_000, 1_000_000);
-        assert_eq!(reckoning.compare(&mut own, false, 1_000_500, 2_000_000), Ok(()));
+        assert_eq!(reckoning.settle(&mut own, false, 1_000_500, 2_000_000), Ok(()));
         assert_eq!((own.owed, own.committed), (1_000_500, 1_000_500));
         // What was granted may be under way.
         own.committed += 10_000;
-        assert_eq!(reckoning.compare(&mut own, false, 1_010_500, 2_000_000), Ok(()));
+        assert_eq!(reckoning.settle(&mut own, false, 1_010_500, 2_000_000), Ok(()));
         assert_eq!((own.owed, own.committed), (1_000_500, 1_010_500));
         own.committed = own.owed;
         // Less than ours says nothing while cells are under way.
-        assert_eq!(reckoning.compare(&mut own, false, 900_000, 2_000_000), Ok(()));
+        assert_eq!(reckoning.settle(&mut own, false, 900_000, 2_000_000), Ok(()));
         assert_eq!(own.owed, 1_000_500);
         // Little by little is not better than at once.
-        let outcome = (0..100).map(|n| reckoning.compare(&mut own, false, 1_010_000 + n * 10_000, 2_000_000));
+        let outcome = (0..100).map(|n| reckoning.settle(&mut own, false, 1_010_000 + n * 10_000, 2_000_000));
         assert!(outcome.last().is_some_and(|last| last.is_err()));
         // Our own count stands then, and what was believed before.
         assert_eq!((own.owed, reckoning.lost), (1_090_000, 90_000));
-        let mut fresh = account(2_000_000, 1_000_000);
-        let mut reckoning = Reckoning::default();
-        assert!(reckoning.compare(&mut fresh, false, 1_200_000, 2_000_000).is_err());
-        assert_eq!((fresh.owed, fresh.committed), (1_000_000, 1_000_000));
+        let mut other = account(2_000_000, 1_000_000);
+        let mut reckoning = fresh();
+        assert!(reckoning.settle(&mut other, false, 1_200_000, 2_000_000).is_err());
+        assert_eq!((other.owed, other.committed), (1_000_000, 1_000_000));
     }
 
     // pay.meter.2
     #[test]
     fn what_was_lost_on_the_way_is_not_owed() {
-        let mut reckoning = Reckoning::default();
+        let mut reckoning = fresh();
         let mut own = account(2_000_000, 1_000_000);
-        assert_eq!(reckoning.compare(&mut own, true, 990_000, 2_000_000), Ok(()));
+        assert_eq!(reckoning.settle(&mut own, true, 990_000, 2_000_000), Ok(()));
         assert_eq!((own.owed, own.committed), (990_000, 990_000));
         // A payee that has forgotten what it was paid ahead has to be paid again, once.
-        assert_eq!(reckoning.compare(&mut own, true, 0, 990_000), Ok(()));
+        assert_eq!(reckoning.settle(&mut own, true, 0, 990_000), Ok(()));
         let mut forgetful = account(2_000_000, 1_990_000);
-        assert_eq!(reckoning.compare(&mut forgetful, true, 0, 0), Ok(()));
+        assert_eq!(reckoning.settle(&mut forgetful, true, 0, 0), Ok(()));
         assert_eq!(forgetful.owed, 2_000_000);
     }
 
@@ -151,9 +244,9 @@ mod tests {
     #[test]
     fn counts_beyond_all_measure_are_lies_and_change_nothing() {
         const MOST: u128 = WINDOW * 10;
-        let mut reckoning = Reckoning::default();
+        let mut reckoning = fresh();
         let mut own = account(2_000_000, 1_000_000);
-        assert_eq!(reckoning.compare(&mut own, false, 1_000_000 + MOST, 2_000_000), Ok(()));
+        assert_eq!(reckoning.settle(&mut own, false, 1_000_000 + MOST, 2_000_000), Ok(()));
         let before = (own, reckoning);
         for (still, due, credited) in [
             (true, 0, u128::MAX),
@@ -162,14 +255,68 @@ mod tests {
             (false, u128::MAX - 60_000, u128::MAX),
             (false, u128::MAX - 60_000, 0),
         ] {
-            let outcome = reckoning.compare(&mut own, still, due, credited);
+            let outcome = reckoning.settle(&mut own, still, due, credited);
             assert_eq!((outcome, own, reckoning), (Err(DropReason::Misbehaved), before.0, before.1));
         }
         // What is taken back is not lost any more, and may be once more, but not twice.
-        assert_eq!(reckoning.compare(&mut own, true, 1_000_000, 2_000_000), Ok(()));
+        assert_eq!(reckoning.settle(&mut own, true, 1_000_000, 2_000_000), Ok(()));
         assert_eq!((own.owed, reckoning.lost), (1_000_000, 0));
-        assert_eq!(reckoning.compare(&mut own, false, 1_000_000 + MOST, 2_000_000), Ok(()));
-        assert!(reckoning.compare(&mut own, false, 1_020_001 + MOST, 2_000_000).is_err());
+        assert_eq!(reckoning.settle(&mut own, false, 1_000_000 + MOST, 2_000_000), Ok(()));
+        assert!(reckoning.settle(&mut own, false, 1_020_001 + MOST, 2_000_000).is_err());
+    }
+
+    // pay.meter.1
+    #[test]
+    fn who_was_owed_little_at_a_high_rate_may_not_claim_much() {
+        let mut ledger = Ledger::default();
+        let id = ledger.open();
+        ledger.engage(id, 10);
+        ledger.owe(id, 10, 10_000);
+        let mut reckoning = fresh();
+        reckoning.restart(ledger.get(id).unwrap());
+        // What was owed before it began does not count.
+        let account = ledger.get_mut(id).unwrap();
+        assert!(reckoning.settle(account, false, 100_001, 0).is_err());
+        ledger.engage(id, 1_000_000);
+        ledger.owe(id, 1_000_000, 80);
+        let account = ledger.get_mut(id).unwrap();
+        assert!(reckoning.settle(account, false, account.owed + 161_600_000, 0).is_err());
+        let before = account.owed;
+        assert_eq!(reckoning.settle(account, false, account.owed + 160_000_000, 0), Ok(()));
+        assert_eq!((account.owed, reckoning.own(account)), (before + 160_000_000, 80_000_000));
+        assert!(reckoning.settle(account, false, account.owed + 1_600_000, 0).is_err());
+    }
+
+    // pay.meter.4
+    #[test]
+    fn draws_that_may_be_under_way_are_not_lost() {
+        let mut reckoning = fresh();
+        let (start, mut own) = (reckoning.since, account(20_000, 10_000));
+        reckoning.credited = 11_000;
+        for second in 0..100 {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(reckoning.starved(now, &mut own, 20_000), Ok(()));
+        }
+        assert_eq!((own.owed, reckoning.lost), (11_000, 1_000));
+    }
+
+    // pay.meter.2
+    #[test]
+    fn counts_are_taken_over_and_said_when_nothing_has_moved_for_long() {
+        let mut reckoning = fresh();
+        let at = |ms| reckoning.since + Duration::from_millis(ms);
+        let times = [0, 2_900, 3_000, 4_900, 5_000].map(at);
+        let mut own = account(20_000, 10_000);
+        reckoning.look(times[0], &own);
+        assert_eq!(reckoning.compare(times[1], &mut own, 9_000, 20_000), Ok(()));
+        assert_eq!(own.owed, 10_000);
+        assert!(!reckoning.claims(times[3], &own, false));
+        let mut told = reckoning;
+        assert!(told.claims(times[4], &own, false) && !told.claims(times[4], &own, false));
+        own.cells_out += METER;
+        assert!(told.claims(times[0], &own, true) && !told.claims(times[0], &own, true));
+        assert_eq!(reckoning.compare(times[2], &mut own, 9_000, 20_000), Ok(()));
+        assert_eq!(own.owed, 9_000);
     }
 
     fn sum() -> impl Strategy<Value = u128> {
@@ -182,7 +329,7 @@ mod tests {
         fn whatever_a_payee_says_no_more_is_committed_than_our_own_count_and_the_tolerance(
             steps in proptest::collection::vec((0..4_000u64, any::<bool>(), any::<bool>(), sum(), sum()), 1..60)
         ) {
-            let (mut ledger, mut reckoning, mut own) = (Ledger::default(), Reckoning::default(), 0);
+            let (mut ledger, mut reckoning, mut own) = (Ledger::default(), fresh(), 0);
             let id = ledger.open();
             ledger.engage(id, 10);
             for (cells, still, near, due, credited) in steps {
@@ -194,7 +341,7 @@ mod tests {
                 let due = if near { account.committed.saturating_add(due % 100_000) } else { due };
                 let credited = if near { account.paid.saturating_sub(credited % 100_000) } else { credited };
                 let before = *account;
-                if reckoning.compare(account, still, due, credited).is_err() {
+                if reckoning.settle(account, still, due, credited).is_err() {
                     prop_assert_eq!(*account, before);
                 }
                 prop_assert!(account.committed <= own + own / 100 + WINDOW * 10, "{:?}, {}", account, own);
@@ -205,25 +352,24 @@ mod tests {
 
     // pay.meter.4
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "an anchor for virtual time")]
     fn a_payee_that_says_so_for_a_second_has_lost_what_was_paid_ahead_but_not_without_end() {
-        let start = Instant::now();
+        let mut reckoning = fresh();
+        let start = reckoning.since;
         let at = |ms| start + Duration::from_millis(ms);
-        let mut reckoning = Reckoning::default();
         let mut own = account(2_000, 1_000);
         for (ms, owed) in [(0, 1_000), (900, 1_000), (5_000, 1_000), (5_900, 1_000), (6_000, 2_000)] {
-            assert_eq!(reckoning.starved(at(ms), &mut own), Ok(()));
+            assert_eq!(reckoning.starved(at(ms), &mut own, 0), Ok(()));
             assert_eq!((own.owed, own.committed), (owed, owed), "{ms} ms");
         }
         own.paid = 3_000;
-        assert_eq!(reckoning.starved(at(7_000), &mut own), Ok(()));
+        assert_eq!(reckoning.starved(at(7_000), &mut own, 0), Ok(()));
         reckoning.content();
-        assert_eq!(reckoning.starved(at(8_000), &mut own), Ok(()));
+        assert_eq!(reckoning.starved(at(8_000), &mut own, 0), Ok(()));
         assert_eq!(own.owed, 2_000, "in between it had credit");
         let mut left = false;
         for ms in (10_000..200_000).step_by(500) {
             own.paid = own.owed + 15_360;
-            left |= reckoning.starved(at(ms), &mut own).is_err();
+            left |= reckoning.starved(at(ms), &mut own, 0).is_err();
             if left {
                 break;
             }

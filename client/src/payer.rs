@@ -19,12 +19,6 @@ use payments::wallet::{Pot, Refusal, Wallet};
 const UNIT: u64 = 384;
 /// What is paid ahead for forward cells and setups, in cells; backward cells are paid as they are granted.
 const AHEAD: u64 = 4 * UNIT;
-/// After so many cells the counts are said, with the next draw (pay.meter.2).
-const METER: u64 = 4_096;
-/// Counts are said after so long without a cell.
-const QUIET: Duration = Duration::from_secs(5);
-/// Nothing is under way any more after so long without a cell.
-const STILL: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(500);
 
 /// A relay that is paid.
@@ -34,13 +28,8 @@ struct Payee {
     link: Option<LinkId>,
     target: u128,
     reckoning: Reckoning,
-    /// The cells that it was told of.
-    claimed: u64,
     /// The cells that it had not charged when it gave its counts last: under way, or dropped without credit.
     uncharged: u64,
-    /// What it was owed and paid when that was looked at last, and since when neither has changed.
-    seen: [u128; 2],
-    still_since: Instant,
 }
 
 /// Money with all entries.
@@ -73,22 +62,11 @@ impl Payer {
         let by_account = &mut self.by_account;
         let paid = self.wallet.paid(owner).0;
         let payee = self.payees.entry(owner).or_insert_with(|| {
-            let account = ledger.open();
+            // What was paid ahead in another life is not counted on.
+            let account = ledger.resume(paid);
             by_account.insert(account, owner);
-            if let Some(account) = ledger.get_mut(account) {
-                // What was paid ahead in another life is not counted on.
-                (account.owed, account.committed, account.paid, account.due) = (paid, paid, paid, paid);
-            }
-            Payee {
-                account,
-                link: None,
-                target: paid,
-                reckoning: Reckoning::default(),
-                claimed: 0,
-                uncharged: 0,
-                seen: [paid; 2],
-                still_since: now.instant,
-            }
+            let reckoning = Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant);
+            Payee { account, link: None, target: paid, reckoning, uncharged: 0 }
         });
         if payee.link != Some(link) {
             payee.link = Some(link);
@@ -143,10 +121,10 @@ impl Payer {
             Frame::Meter { role: Role::Payee, due, credited, .. } => {
                 self.note_uncharged(ledger, owner, due.0);
                 let compared = self.compare(now, ledger, owner, [due.0, credited.0]);
-                compared.inspect_err(|_| self.leave(now, owner))
+                compared.inspect_err(|_| self.leave(now, ledger, owner))
             }
             Frame::Credit(level) => {
-                self.stand(now, ledger, owner, *level).inspect_err(|_| self.leave(now, owner))
+                self.stand(now, ledger, owner, *level).inspect_err(|_| self.leave(now, ledger, owner))
             }
             frame if frame.is_for_payer() => {
                 let handled = self.wallet.handle(now.unix(), owner, frame);
@@ -185,9 +163,7 @@ impl Payer {
     ) -> Result<(), DropReason> {
         let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
         let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
-        let still = payee.seen == [state.owed, state.paid]
-            && now.instant.saturating_duration_since(payee.still_since) >= STILL;
-        let outcome = payee.reckoning.compare(state, still, due, credited);
+        let outcome = payee.reckoning.compare(now.instant, state, due, credited);
         let account = payee.account;
         self.noted(now, ledger, account);
         outcome
@@ -216,7 +192,7 @@ impl Payer {
     pub fn starved(&mut self, now: Now, ledger: &mut Ledger, owner: Address) -> Result<(), DropReason> {
         let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
         let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
-        let outcome = payee.reckoning.starved(now.instant, state);
+        let outcome = payee.reckoning.starved(now.instant, state, self.wallet.undecided(owner).0);
         // An entry that has restarted does not know whose draws come on this link.
         self.wallet.introduce(now.unix(), owner);
         self.pay(now, ledger, owner);
@@ -226,10 +202,12 @@ impl Payer {
 
     /// Pays an entry no more for a while: it has charged for more than it carried.
     // pay.meter.1
-    pub fn leave(&mut self, now: Now, owner: Address) {
+    pub fn leave(&mut self, now: Now, ledger: &Ledger, owner: Address) {
         self.wallet.quarantine(now.unix(), owner);
-        if let Some(payee) = self.payees.get_mut(&owner) {
-            payee.reckoning = Reckoning::default();
+        if let Some(payee) = self.payees.get_mut(&owner)
+            && let Some(state) = ledger.get(payee.account)
+        {
+            payee.reckoning.restart(state);
         }
     }
 
@@ -271,11 +249,8 @@ impl Payer {
         state.due = state.committed + unit;
         self.wallet.set_value(owner, Wei(unit));
         self.wallet.pay(now.unix(), owner, Wei(payee.target));
-        let claim = claim(state);
-        // pay.meter.2
-        let due = (state.cells_out >= payee.claimed + METER).then_some(payee.link).flatten();
-        if let Some(link) = due {
-            payee.claimed = state.cells_out;
+        let claim = payee.reckoning.claims(now.instant, state, true).then_some(claim(state));
+        if let (Some(claim), Some(link)) = (claim, payee.link) {
             self.send(link, claim);
         }
         self.paid(ledger, owner);
@@ -361,12 +336,10 @@ impl Payer {
             self.paid(ledger, owner);
             let Some(payee) = self.payees.get_mut(&owner) else { continue };
             let Some(state) = ledger.get(payee.account) else { continue };
-            if payee.seen != [state.owed, state.paid] {
-                (payee.seen, payee.still_since) = ([state.owed, state.paid], now.instant);
-            }
-            let quiet = now.instant.saturating_duration_since(payee.still_since) >= QUIET;
-            if let Some(link) = payee.link.filter(|_| quiet && payee.claimed != state.cells_out) {
-                payee.claimed = state.cells_out;
+            payee.reckoning.look(now.instant, state);
+            if let Some(link) = payee.link
+                && payee.reckoning.claims(now.instant, state, false)
+            {
                 self.send(link, claim(state));
             }
         }

@@ -277,6 +277,11 @@ impl Wallet {
         self.payees.get(&payee).map_or(Wei::ZERO, Payee::paid)
     }
 
+    /// The value of draws from sessions that have not ended: more may be void behind a win than the payee has credited.
+    pub fn undecided(&self, payee: Address) -> Wei {
+        self.payees.get(&payee).map_or(Wei::ZERO, Payee::undecided)
+    }
+
     /// Whether the payee lied, and is not paid for a while.
     pub fn quarantined(&self, payee: Address) -> bool {
         self.payees.get(&payee).is_some_and(Payee::is_quarantined)

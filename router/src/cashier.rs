@@ -40,8 +40,6 @@ const PATIENCE_CLIENT: Duration = Duration::from_secs(30);
 const PATIENCE_RELAY: Duration = Duration::from_mins(1);
 /// Counters are compared after so long without a cell.
 const QUIET: Duration = Duration::from_secs(5);
-/// Nothing is under way any more after so long without a cell.
-const STILL: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_secs(1);
 /// Clients that are remembered.
 const REMEMBERED: usize = 16_384;
@@ -81,14 +79,10 @@ struct Neighbour {
     counted: u64,
     still_since: Instant,
     compared: u64,
-    /// What it was charged, as the disk has it.
-    written: u128,
+    /// What it was charged, if the disk has it.
+    written: Option<u128>,
     /// When it was last told our counts because it asked.
     answered: Option<Instant>,
-    /// What it was owed and paid at the last tick, since when neither has changed, and the cells that it was told.
-    owed: [u128; 2],
-    owed_since: Instant,
-    claimed: u64,
     /// When it said that our credit is used up.
     paused: Option<Instant>,
     reckoning: Reckoning,
@@ -243,14 +237,11 @@ impl Cashier {
         let (by_account, meters) = (&mut self.by_account, &mut self.meters);
         let paid = self.wallet.paid(address).0;
         let neighbour = self.neighbours.entry(address).or_insert_with(|| {
-            let account = ledger.open();
+            // What we have paid ahead in another life is counted on when it says that it is there still.
+            let account = ledger.resume(paid);
             by_account.insert(account, address);
-            let mut written = 0;
-            if let Some(account) = ledger.get_mut(account) {
-                // What we have paid ahead in another life is counted on when it says that it is there still.
-                (account.owed, account.committed, account.paid, account.due) = (paid, paid, paid, paid);
-                written = meters.resume(address, credited, account);
-            }
+            let written = ledger.get_mut(account).and_then(|state| meters.resume(address, credited, state));
+            let reckoning = Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant);
             Neighbour {
                 account,
                 link: None,
@@ -265,11 +256,8 @@ impl Cashier {
                 compared: 0,
                 written,
                 answered: None,
-                owed: [paid; 2],
-                owed_since: now.instant,
-                claimed: 0,
                 paused: None,
-                reckoning: Reckoning::default(),
+                reckoning,
             }
         });
         neighbour.relay |= relay;
@@ -330,7 +318,7 @@ impl Cashier {
             self.paid(ledger, address);
             self.route(None);
             if handled.is_err() && self.wallet.quarantined(address) {
-                self.leave(now, address);
+                self.leave(now, ledger, address);
             }
             return handled.map_err(|_| DropReason::Misbehaved);
         }
@@ -342,17 +330,19 @@ impl Cashier {
             _ => Ok(()),
         };
         if outcome.is_err() {
-            self.leave(now, address);
+            self.leave(now, ledger, address);
         }
         outcome
     }
 
     /// A payee that cannot be trusted gets no more circuits of ours, and no more money for a while.
     // pay.meter.1
-    fn leave(&mut self, now: Now, address: Address) {
+    fn leave(&mut self, now: Now, ledger: &Ledger, address: Address) {
         self.wallet.quarantine(now.unix(), address);
         if let Some(neighbour) = self.neighbours.get_mut(&address) {
-            neighbour.reckoning = Reckoning::default();
+            if let Some(state) = ledger.get(neighbour.account) {
+                neighbour.reckoning.restart(state);
+            }
             self.requests.push_back(Request::Leave(neighbour.account));
         }
     }
@@ -401,7 +391,10 @@ impl Cashier {
                 return Ok(());
             }
             Level::Low => Ok(()),
-            Level::Paused => neighbour.reckoning.starved(now.instant, state),
+            Level::Paused => {
+                let undecided = self.wallet.undecided(address).0;
+                neighbour.reckoning.starved(now.instant, state, undecided)
+            }
         };
         neighbour.paused = Some(now.instant);
         self.pay(now, ledger, address);
@@ -530,17 +523,16 @@ impl Cashier {
         let Some(state) = ledger.get_mut(neighbour.account).filter(|state| state.rate_out > 0) else {
             return;
         };
-        let target = state.committed + u128::from(state.rate_out) * u128::from(AHEAD);
+        // pay.credit.3: a dear setup alone does not make us pay much ahead.
+        let ahead = (u128::from(state.rate_out) * u128::from(AHEAD)).min(neighbour.reckoning.own(state));
+        let target = state.committed + ahead;
         neighbour.target = neighbour.target.max(target);
         let unit = u128::from(state.rate_out) * u128::from(UNIT);
         state.due = state.committed + unit;
         self.wallet.set_value(address, Wei(unit));
         self.wallet.pay(now.unix(), address, Wei(neighbour.target));
-        let claim = claim(state);
-        // pay.meter.2
-        let due = (state.cells_out >= neighbour.claimed + METER).then_some(neighbour.link).flatten();
-        if let Some(link) = due {
-            neighbour.claimed = state.cells_out;
+        let claim = neighbour.reckoning.claims(now.instant, state, true).then_some(claim(state));
+        if let (Some(claim), Some(link)) = (claim, neighbour.link) {
             self.send(link, claim);
         }
         self.paid(ledger, address);
@@ -594,10 +586,7 @@ impl Cashier {
     ) -> Result<(), DropReason> {
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return Err(DropReason::Misbehaved) };
         let Some(state) = ledger.get_mut(neighbour.account) else { return Ok(()) };
-        // pay.meter.2: draws may be under way, too.
-        let still = neighbour.owed == [state.owed, state.paid]
-            && now.instant.saturating_duration_since(neighbour.owed_since) >= STILL;
-        let outcome = neighbour.reckoning.compare(state, still, due, credited);
+        let outcome = neighbour.reckoning.compare(now.instant, state, due, credited);
         let account = neighbour.account;
         self.noted(now, ledger, account);
         outcome
@@ -738,11 +727,8 @@ impl Cashier {
                 neighbour.compared = neighbour.counted;
                 statements.extend(neighbour.link.map(|link| (link, statement(state))));
             }
-            if neighbour.owed != [state.owed, state.paid] {
-                (neighbour.owed, neighbour.owed_since) = ([state.owed, state.paid], now.instant);
-            }
-            if state.cells_out != neighbour.claimed && quiet(neighbour.owed_since) {
-                neighbour.claimed = state.cells_out;
+            neighbour.reckoning.look(now.instant, state);
+            if neighbour.reckoning.claims(now.instant, state, false) {
                 statements.extend(neighbour.link.map(|link| (link, claim(state))));
             }
             if state.credit >= state.low {

@@ -96,7 +96,7 @@ impl ClientNode {
         let owner = self.entry.and_then(|entry| self.owner(entry));
         if let (Some(owner), Some(payer)) = (owner, &mut self.payer) {
             if payer.starved(now, self.origin.ledger_mut(), owner).is_err() {
-                payer.leave(now, owner);
+                payer.leave(now, self.origin.ledger(), owner);
             }
             self.leave_dishonest(now);
         }

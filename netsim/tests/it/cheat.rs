@@ -32,9 +32,9 @@ use router::cashier::{Cashier, Request};
 /// How it cheats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cheat {
-    /// Drops so many of a hundred forward cells, after it was paid for them.
+    /// Drops so many of a hundred forward cells, after it was paid for them, once it has carried a thousand.
     DropForward(u32),
-    /// Drops so many of a hundred backward cells, after it has charged for them.
+    /// Drops so many of a hundred backward cells, after it has charged for them, once it has carried a thousand.
     DropBackward(u32),
     /// Drops all cells after so many of a direction.
     Stall(u64),
@@ -129,12 +129,12 @@ impl CheatRelay {
                 return Ok(Verdict::Consumed);
             }
         };
+        let counts = self.relay.counts();
+        let carried = counts.forward.max(counts.backward);
         let share = match self.cheat {
-            Cheat::DropForward(share) if forward => share,
-            Cheat::DropBackward(share) if !forward => share,
-            Cheat::Stall(after) if self.relay.counts().forward.max(self.relay.counts().backward) > after => {
-                100
-            }
+            Cheat::DropForward(share) if forward && carried > 1_000 => share,
+            Cheat::DropBackward(share) if !forward && carried > 1_000 => share,
+            Cheat::Stall(after) if carried > after => 100,
             _ => 0,
         };
         if self.rng.next_u32() % 100 < share {

@@ -47,7 +47,7 @@ struct Scene {
 }
 
 fn plan(seed: u64) -> Plan {
-    Plan { relays: 4, asks: Some(ASKS), prebuilt: 1, face: 10_000, ..Plan::new(seed, 3) }
+    Plan { relays: 4, asks: Some(ASKS), prebuilt: 1, ..Plan::new(seed, 3) }
 }
 
 fn corrupt(world: &mut World, host: HostId, cheat: Cheat) -> Rc<RefCell<Loot>> {
@@ -233,7 +233,6 @@ fn path(world: &World) -> Vec<HostId> {
 // pay.credit.1, pay.credit.2
 #[test]
 fn a_client_that_sends_unpaid_cells_to_its_own_exit_costs_the_relays_between_nothing() {
-    // Where every fourth draw wins, honest relays wait for sessions and drop so much that their client leaves them.
     let mut world = Plan { prebuilt: 0, ..plan(23) }.build();
     let app = ask(&mut world, 0, upload(60 << 20));
     world.sim.run_for(Duration::from_secs(2));
@@ -251,11 +250,34 @@ fn a_client_that_sends_unpaid_cells_to_its_own_exit_costs_the_relays_between_not
     assert_eq!(world.sim.relay(path[1]).relay().circuits(), (0, 0), "its circuits are closed");
 }
 
+// pay.meter.4
+#[test]
+fn honest_relays_are_kept_where_every_fourth_draw_wins() {
+    for seed in 40..48 {
+        let mut world = plan(seed).build();
+        let apps = [upload(20 << 20), download(20 << 20)].map(|exchange| ask(&mut world, 0, exchange));
+        for app in apps {
+            let outcome = world.finish(app, LONG);
+            let counts = world.sim.client(world.client()).counts();
+            assert!(matches!(outcome, Some((Outcome::Finished, _))), "seed {seed}: {outcome:?}, {counts:?}");
+        }
+        let owners: Vec<_> = world.relays.iter().map(|relay| owner(&world, *relay)).collect();
+        for owner in owners {
+            let payer = world.sim.client(world.client()).payer().expect("it pays");
+            assert!(!payer.distrusts(owner), "seed {seed}");
+            for relay in &world.relays {
+                let cashier = world.sim.relay(*relay).cashier().expect("it is paid");
+                assert!(!cashier.distrusts(owner), "seed {seed}");
+            }
+        }
+    }
+}
+
 // pay.grant.2, pay.grant.4
 #[test]
 fn an_exit_that_floods_is_paid_for_what_was_granted_and_paid_only() {
     for pays in [true, false] {
-        let mut world = Plan { face: 4, ..plan(24) }.build();
+        let mut world = plan(24).build();
         let exit = world.relays[3];
         let loot = corrupt(&mut world, exit, Cheat::Flood(3_000));
         world.sim.run_for(Duration::from_secs(70));

@@ -18,6 +18,8 @@ pub(super) const MAX_WINS: usize = 1 << 16;
 /// The first quarantine, in seconds; each further one is twice as long, up to a week or so.
 const QUARANTINE: u64 = 3600;
 const LONGEST: u8 = 7;
+/// So many sessions are kept where wins end them early.
+const OFTEN: usize = 4;
 /// A DRAW that is not answered is repeated after so many seconds.
 const DRAW_PAUSE: u64 = 2;
 /// Likewise WANT and SESSION.
@@ -64,7 +66,8 @@ impl Open {
     }
 
     fn can_draw(&self, unix: u64) -> bool {
-        self.state == State::Live && self.is_usable() && may_draw(self.opened.session.expiry, unix)
+        let worth = self.opened.value > Wei::ZERO;
+        self.state == State::Live && worth && self.is_usable() && may_draw(self.opened.session.expiry, unix)
     }
 
     fn draw_frame(&self) -> Option<Frame> {
@@ -102,6 +105,8 @@ pub(super) struct Payee {
     pub(super) refusal: Option<Refusal>,
     /// So many sessions are kept usable.
     depth: usize,
+    /// Which session is drawn from first.
+    turn: usize,
     save_at: Option<u64>,
 }
 
@@ -128,6 +133,7 @@ impl Payee {
             held: false,
             refusal: None,
             depth: 1,
+            turn: 0,
             save_at: None,
         }
     }
@@ -137,7 +143,11 @@ impl Payee {
     }
 
     pub(super) fn paid(&self) -> Wei {
-        self.sessions.iter().fold(self.row.tally.value, |sum, open| sum.saturating_add(open.opened.drawn()))
+        self.row.tally.value.saturating_add(self.undecided())
+    }
+
+    pub(super) fn undecided(&self) -> Wei {
+        self.sessions.iter().fold(Wei::ZERO, |sum, open| sum.saturating_add(open.opened.drawn()))
     }
 
     /// What must be there for wins that are not redeemed.
@@ -148,16 +158,16 @@ impl Payee {
     /// Whether another session is to be opened: at half of the last one, and earlier where wins end sessions early.
     pub(super) fn wants(&self, max_open: usize) -> bool {
         let mut usable = self.sessions.iter().filter(|open| open.is_usable());
-        let count = usable.clone().count();
-        let goal = match usable.next() {
-            Some(open) if count == 1 => {
-                let draws = u64::from(open.opened.draws);
-                let often = open.opened.session.face < open.opened.value.saturating_mul(2 * draws);
-                let half = u64::from(open.left()) * 2 < draws;
-                self.depth.max(if often || half { 2 } else { 1 })
+        let (count, newest) = (usable.clone().count(), usable.next_back());
+        let goal = newest.map_or(1, |open| {
+            let draws = u64::from(open.opened.draws);
+            if open.opened.session.face < open.opened.value.saturating_mul(2 * draws) {
+                OFTEN
+            } else {
+                1 + usize::from(count == 1 && u64::from(open.left()) * 2 < draws)
             }
-            _ => self.depth,
-        };
+        });
+        let goal = goal.max(self.depth);
         self.wanted && count < goal && self.sessions.len() < max_open
     }
 
@@ -166,37 +176,45 @@ impl Payee {
         if self.is_quarantined() {
             return;
         }
-        let mut missing = self.target.saturating_sub(self.paid());
-        let mut drawn = false;
         // Not before it is known what was paid before a restart.
-        let synced = !self.sessions.iter().any(|open| open.restored);
-        for open in &mut self.sessions {
-            if missing == Wei::ZERO || !synced {
-                break;
-            }
-            if !open.can_draw(cx.unix) || open.opened.value == Wei::ZERO {
-                continue;
-            }
-            let draws =
-                u16::try_from(missing.0.div_ceil(open.opened.value.0)).unwrap_or(u16::MAX).min(open.left());
-            open.opened.index += draws;
-            missing = missing.saturating_sub(open.opened.value.saturating_mul(draws.into()));
-            open.repeat = Some(Repeat::after(cx.unix, DRAW_PAUSE));
-            if let Some(frame) = open.draw_frame() {
-                cx.send(frame);
-            }
-            drawn = true;
-        }
-        if drawn {
-            self.save_at.get_or_insert_with(|| cx.unix.saturating_add(SAVE_PAUSE));
-            // What was there did not suffice: keep one more ready from now on.
-            if missing > Wei::ZERO {
-                self.depth = (self.depth + 1).min(cx.max_open);
-            }
+        if !self.sessions.iter().any(|open| open.restored) {
+            self.reveal(cx);
         }
         if self.ask.is_none() && self.wants(cx.max_open) {
             self.ask = Some(Repeat::after(cx.unix, ASK_PAUSE));
             self.send_want(cx);
+        }
+    }
+
+    /// Reveals draws for all that is missing. A win voids what follows in its session: so that little does, sessions take turns,
+    /// and share.
+    fn reveal(&mut self, cx: &mut Context<'_>) {
+        let unix = cx.unix;
+        let mut missing = self.target.saturating_sub(self.paid());
+        let mut ready = self.sessions.iter().filter(|open| open.can_draw(unix)).count();
+        if missing == Wei::ZERO || ready == 0 {
+            return;
+        }
+        self.turn = self.turn.wrapping_add(1) % self.sessions.len();
+        let (later, sooner) = self.sessions.split_at_mut(self.turn);
+        for open in sooner.iter_mut().chain(later).filter(|open| open.can_draw(unix)) {
+            let (share, value) = (missing.0.div_ceil(ready.max(1) as u128), open.opened.value);
+            ready -= 1;
+            let draws = u16::try_from(share.div_ceil(value.0)).unwrap_or(u16::MAX).min(open.left());
+            if draws == 0 {
+                break;
+            }
+            open.opened.index += draws;
+            missing = missing.saturating_sub(value.saturating_mul(draws.into()));
+            open.repeat = Some(Repeat::after(unix, DRAW_PAUSE));
+            if let Some(frame) = open.draw_frame() {
+                cx.send(frame);
+            }
+        }
+        self.save_at.get_or_insert_with(|| unix.saturating_add(SAVE_PAUSE));
+        // What was there did not suffice: keep one more ready from now on.
+        if missing > Wei::ZERO {
+            self.depth = (self.depth + 1).min(cx.max_open);
         }
     }
 

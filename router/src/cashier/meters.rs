@@ -36,29 +36,38 @@ impl Meters {
         meters
     }
 
-    /// Continues the account of a payer whose draws are worth `credited` in all; what it was charged, as the disk has it.
+    /// Continues the account of a payer whose draws are worth `credited` in all; what it was charged, if the disk knows it.
     // pay.account.2
-    pub(super) fn resume(&mut self, payer: Address, credited: Wei, account: &mut Account) -> u128 {
-        let Some(row) = self.before.remove(&payer) else { return 0 };
+    pub(super) fn resume(&mut self, payer: Address, credited: Wei, account: &mut Account) -> Option<u128> {
+        let row = self.before.remove(&payer)?;
         let left = credited.0.saturating_sub(row.due.0);
         let left = left.min(u128::from(row.rate.0) * u128::from(WINDOW));
         account.cells_in = row.cells;
         account.credited = credited.0;
         account.earned = credited.0 - left;
         account.credit += left.cast_signed();
-        account.earned
+        Some(account.earned)
     }
 
-    /// Has written what a payer was charged, if that is more than `written` by enough, or nothing follows; what is written now.
-    pub(super) fn note(&mut self, payer: Address, account: &Account, still: bool, written: u128) -> u128 {
-        let more = account.earned.saturating_sub(written);
-        if more == 0 || !still && more < u128::from(account.rate_in) * u128::from(UNIT) {
+    /// Has written what a payer was charged, if that is the first time, or more than `written` by enough, or nothing follows;
+    /// what is written now.
+    pub(super) fn note(
+        &mut self,
+        payer: Address,
+        account: &Account,
+        still: bool,
+        written: Option<u128>,
+    ) -> Option<u128> {
+        let more = account.earned.saturating_sub(written.unwrap_or_default());
+        let enough = more >= u128::from(account.rate_in) * u128::from(UNIT);
+        let first = written.is_none() && account.rate_in > 0 && account.credited > 0;
+        if !first && (more == 0 || !still && !enough) {
             return written;
         }
         let (cells, due, rate) = (account.cells_in, Wei(account.earned), Rate(account.rate_in));
         let record = Record::Meter(MeterRow { payer, cells, due, rate });
         self.changes.push_back(Change { key: record.key(), record: Some(record) });
-        account.earned
+        Some(account.earned)
     }
 
     /// Forgets a payer that is forgotten.

@@ -330,11 +330,14 @@ fn a_relay_that_restarts_pays_on_at_once_and_counts_on_what_it_paid_ahead_when_i
     ledger.engage(account, 1);
     let state = *ledger.get(account).unwrap();
     assert_eq!((state.owed, state.committed, state.paid), (100_000, 100_000, 100_000));
-    ledger.owe(account, 1, 1);
-    let noted = ledger.poll_note().unwrap();
-    cashier.noted(start(), &mut ledger, noted);
-    let target = cashier.wallet.snapshot().first().map(|payee| payee.target);
-    assert_eq!(target, Some(Wei(100_001 + 768)));
+    // Little is paid ahead of little, and never more than 768 cells.
+    for (more, target) in [(1, 100_002), (500, 101_002), (2_000, 103_269)] {
+        ledger.owe(account, 1, more);
+        let noted = ledger.poll_note().unwrap();
+        cashier.noted(start(), &mut ledger, noted);
+        assert_eq!(cashier.wallet.snapshot().first().map(|payee| payee.target), Some(Wei(target)));
+    }
+    ledger.forgive(account, 1, 2_500);
     // The payee has charged 500 cells less than it was paid.
     let meter = Frame::Meter { role: Role::Payee, cells: 5, due: Wei(99_501), credited: Wei(100_000) };
     let mut now = start();
@@ -345,6 +348,43 @@ fn a_relay_that_restarts_pays_on_at_once_and_counts_on_what_it_paid_ahead_when_i
     cashier.handle(now, &mut ledger, link, &meter).unwrap();
     // That cell is still owed.
     assert_eq!(ledger.get(account).map(|a| a.owed), Some(99_502));
+}
+
+// pay.credit.3, pay.meter.1, pay.meter.4
+#[test]
+fn one_dear_setup_does_not_make_a_relay_pay_more_than_a_credit_line() {
+    const DEAR: u64 = 1_000_000;
+    let (mut ledger, mut cashier, link) = (Ledger::default(), cashier(), links()[0]);
+    let payee = signer(9).address();
+    let mut now = start();
+    cashier.relay_up(now, &mut ledger, link, payee);
+    let account = cashier.account_of(payee).unwrap();
+    // Much at a low rate, and one setup of somebody who has paid the relay 80 cells for it.
+    ledger.engage(account, 1);
+    ledger.owe(account, 1, 50_000);
+    ledger.engage(account, DEAR);
+    ledger.owe(account, DEAR, 64);
+    ledger.promise(account, DEAR, 16);
+    let honest = ledger.get(account).unwrap().committed;
+    // The payee says whatever brings it most.
+    for step in 0..400_u128 {
+        now.instant += Duration::from_millis(500);
+        now.unix_ms += 500;
+        let state = *ledger.get(account).unwrap();
+        let due = Wei(state.committed + (step % 7) * u128::from(DEAR) * 40);
+        let meter = Frame::Meter { role: Role::Payee, cells: 0, due, credited: Wei(state.paid) };
+        for frame in [Frame::Credit(Level::Low), Frame::Credit(Level::Paused), meter] {
+            // What makes it be left brings nothing more.
+            if !cashier.distrusts(payee) {
+                let _ = cashier.handle(now, &mut ledger, link, &frame);
+            }
+        }
+        cashier.handle_timeout(now, &mut ledger);
+    }
+    assert!(cashier.distrusts(payee), "it was found out");
+    let paid = cashier.neighbours[&payee].target;
+    assert!(paid > honest, "it has got something");
+    assert!(paid < honest + 760 * u128::from(DEAR), "{} cells", (paid - honest) / u128::from(DEAR));
 }
 
 /// All frames that wait.
