@@ -98,6 +98,10 @@ impl Reckoning {
         credited: u128,
     ) -> Result<(), DropReason> {
         self.credited = credited;
+        if account.rate_out == 0 {
+            // Nothing was owed yet in this life, and what was paid in the last may not be known in full.
+            return Ok(());
+        }
         let same = self.seen == [account.owed, account.paid];
         self.settle(account, same && now.saturating_duration_since(self.since) >= STILL, due, credited)
     }
@@ -298,6 +302,21 @@ mod tests {
             assert_eq!(reckoning.starved(now, &mut own, 20_000), Ok(()));
         }
         assert_eq!((own.owed, reckoning.lost), (11_000, 1_000));
+    }
+
+    // pay.draw.5
+    #[test]
+    fn a_payer_that_has_restarted_does_not_judge_before_it_owes_something() {
+        let mut ledger = Ledger::default();
+        let id = ledger.resume(1_000_000);
+        let account = ledger.get_mut(id).unwrap();
+        let mut reckoning = Reckoning::of(account, fresh().since);
+        // Its last draws were not on disk.
+        let now = reckoning.since;
+        assert_eq!(reckoning.compare(now, account, 1_003_000, 1_030_000), Ok(()));
+        assert_eq!((account.owed, account.committed), (1_000_000, 1_000_000));
+        account.rate_out = 1;
+        assert!(reckoning.compare(now, account, 1_003_000, 1_030_000).is_err());
     }
 
     // pay.meter.2

@@ -19,6 +19,8 @@ use payments::wallet::{Pot, Refusal, Wallet};
 const UNIT: u64 = 384;
 /// What is paid ahead for forward cells and setups, in cells; backward cells are paid as they are granted.
 const AHEAD: u64 = 4 * UNIT;
+/// Draws beyond that, for an entry that has forgotten whose link it is.
+const MOVES: u64 = 2;
 const TICK: Duration = Duration::from_millis(500);
 
 /// A relay that is paid.
@@ -189,7 +191,7 @@ impl Payer {
     }
 
     /// The entry has nothing of what was paid ahead.
-    pub fn starved(&mut self, now: Now, ledger: &mut Ledger, owner: Address) -> Result<(), DropReason> {
+    fn starved(&mut self, now: Now, ledger: &mut Ledger, owner: Address) -> Result<(), DropReason> {
         let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
         let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
         let outcome = payee.reckoning.starved(now.instant, state, self.wallet.undecided(owner).0);
@@ -198,6 +200,19 @@ impl Payer {
         self.pay(now, ledger, owner);
         self.route();
         outcome
+    }
+
+    /// The entry refuses a setup as unpaid, though it was paid: it may have restarted, and not know whose draws come on this
+    /// link. The next draw tells it, unless that was tried before.
+    // pay.account.1
+    pub fn unknown(&mut self, now: Now, ledger: &mut Ledger, owner: Address) -> Result<(), DropReason> {
+        if let Some(payee) = self.payees.get_mut(&owner)
+            && let Some(state) = ledger.get(payee.account)
+        {
+            let most = state.committed + u128::from(state.rate_out) * u128::from(AHEAD + MOVES * UNIT);
+            payee.target = payee.target.max(state.paid.saturating_add(1).min(most));
+        }
+        self.starved(now, ledger, owner)
     }
 
     /// Pays an entry no more for a while: it has charged for more than it carried.

@@ -17,7 +17,7 @@ use crate::abi::OnionPay::OnionPayEvents;
 use crate::amount::Wei;
 use crate::chain::{Account, At, Chain, Error as ChainError, Head};
 use crate::claim::Claim;
-use crate::record::{Book, Change, Key, Record, RecordId};
+use crate::record::{Book, Change, Record, RecordId};
 use crate::redeemer::{Error as RedeemError, Notes as Redemptions, Redeemer, State, Totals};
 use crate::session::Signer;
 use crate::store::thread::Writer;
@@ -25,9 +25,11 @@ use crate::store::{Batch, Error as StoreError, Store, Table};
 use crate::till::PayerAccount;
 use crate::wallet::Pot;
 
+mod keeper;
 mod pots;
 mod watched;
 
+use keeper::{Keeper, Note, Rest};
 use watched::Watched;
 
 /// The newest block may be so old, in seconds, before the chain counts as stale.
@@ -169,15 +171,6 @@ pub enum OpenError {
     Thread(std::io::Error),
 }
 
-const fn table(key: &Key) -> Table {
-    match key {
-        Key::Payee(_) | Key::Debt(..) => Table::PayerSessions,
-        Key::Payer(_) => Table::PayeeSessions,
-        Key::Win(..) => Table::Wins,
-        Key::Meter(_) => Table::Counters,
-    }
-}
-
 /// The outside of a node's money.
 #[derive(Debug)]
 pub struct Treasury {
@@ -197,8 +190,8 @@ pub struct Treasury {
     rounds: u32,
     /// Rounds in a row that failed.
     failures: u32,
-    /// Books with a change that cannot be written: nothing more of theirs is called kept.
-    withheld: BTreeSet<Book>,
+    /// What went wrong with a record, which does not go away.
+    withheld: watch::Sender<Option<&'static str>>,
 }
 
 /// What came of a look at a pot.
@@ -249,7 +242,7 @@ impl Treasury {
             finalized: None,
             rounds: 0,
             failures: 0,
-            withheld: BTreeSet::new(),
+            withheld: watch::Sender::new(None),
         };
         (treasury, seen)
     }
@@ -259,13 +252,20 @@ impl Treasury {
     /// Strangers' pots are looked at beside, at a pace of their own: nothing waits for them.
     pub async fn run(self, jobs: mpsc::UnboundedReceiver<Job>) {
         let disk = tell_of_disk(self.health.clone(), self.writer.clone(), self.settings.every);
+        let (rest, left) = mpsc::unbounded_channel();
+        let keeper = Keeper::new(self.writer.clone(), self.news.clone());
+        let (health, withheld) = (self.health.clone(), self.withheld.clone());
+        let keep = keeper.run(jobs, rest, move |trouble: &'static str| {
+            withheld.send_replace(Some(trouble));
+            health.send_modify(|health| health.trouble = Some(trouble.to_owned()));
+        });
         tokio::select! {
-            () = self.work(jobs) => {}
+            ((), ()) = async { tokio::join!(keep, self.work(left)) } => {}
             never = disk => match never {},
         }
     }
 
-    async fn work(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    async fn work(mut self, mut jobs: mpsc::UnboundedReceiver<Rest>) {
         let every = self.settings.every;
         let (mut round, mut look) = (Instant::now() + every, Instant::now());
         let mut looks = JoinSet::new();
@@ -280,7 +280,8 @@ impl Treasury {
             tokio::select! {
                 biased;
                 job = jobs.recv() => match job {
-                    Some(job) => self.job(job).await,
+                    Some(Rest::Note(note)) => self.note(note),
+                    Some(Rest::Job(job)) => self.job(job).await,
                     None => return,
                 },
                 () = tokio::time::sleep_until(round) => {
@@ -306,7 +307,8 @@ impl Treasury {
 
     async fn job(&mut self, job: Job) {
         match job {
-            Job::Keep(changes) => self.keep(changes),
+            // Kept before.
+            Job::Keep(_) => {}
             Job::Watch(address) => self.watch(address),
             Job::Redeem(claim) => {
                 if let Err(error) = self.redeemer.add(*claim, (self.settings.nature.now)()).await {
@@ -316,41 +318,26 @@ impl Treasury {
         }
     }
 
-    fn keep(&mut self, changes: Vec<(Book, RecordId, Change)>) {
-        let mut batch = Batch::new();
-        let mut last = BTreeMap::new();
-        for (book, id, change) in changes {
-            last.insert(book, id);
-            if let Key::Payer(payer) = change.key {
-                self.watched.touch(payer);
-            }
-            if let Key::Debt(payee, nonce) = change.key {
-                match change.record {
-                    // Its redemption may be in a block that was read before.
-                    Some(_) => drop(self.debts.insert((payee, nonce), false)),
-                    None => drop(self.debts.remove(&(payee, nonce))),
-                }
-            }
-            match change.record.map(|record| record.encode()) {
-                Some(Ok(bytes)) => batch.put(table(&change.key), change.key.encode(), bytes),
-                // pay.persist.1
-                Some(Err(_)) => {
-                    self.withheld.insert(book);
-                    self.trouble(Some(TOO_LONG.to_owned()));
-                }
-                None => batch.delete(table(&change.key), change.key.encode()),
+    /// Takes note of what was kept.
+    fn note(&mut self, note: Note) {
+        for payer in note.used {
+            self.watched.touch(payer);
+        }
+        for (debt, owed) in note.debts {
+            match owed {
+                // Its redemption may be in a block that was read before.
+                true => drop(self.debts.insert(debt, false)),
+                false => drop(self.debts.remove(&debt)),
             }
         }
-        last.retain(|book, _| !self.withheld.contains(book));
-        let news = self.news.clone();
-        self.writer.write(batch, move |_| {
-            for (book, id) in last {
-                let _ = news.send(News::Kept(book, id));
-            }
-        });
     }
 
     fn watch(&mut self, address: Address) {
+        // pay.pot.6: what is open goes on at once, however long the chain does not answer.
+        if let Some(pot) = self.known.get(&address) {
+            self.watched.remember(address, *pot);
+            self.watched.want(address);
+        }
         self.watched.touch(address);
         if let Some(pot) = self.watched.get(address) {
             self.tell(News::Seen(address, Some(pot)));
@@ -373,10 +360,6 @@ impl Treasury {
             Ok(account) => self.seen(address, &account),
             Err(error) => {
                 self.trouble(Some(error.to_string()));
-                // pay.pot.6
-                if let Some(pot) = self.known.get(&address) {
-                    self.watched.remember(address, *pot);
-                }
                 let pot = self.watched.missed(address);
                 self.tell(News::Seen(address, pot));
             }
@@ -426,7 +409,7 @@ impl Treasury {
         let redeemed = self.redeem().await;
         let trouble = trouble.or_else(|| redeemed.err().map(|error| error.to_string()));
         let trouble = trouble.or_else(|| self.writer.trouble());
-        let trouble = trouble.or_else(|| (!self.withheld.is_empty()).then(|| TOO_LONG.to_owned()));
+        let trouble = trouble.or_else(|| self.withheld.borrow().map(str::to_owned));
         self.trouble(trouble);
     }
 

@@ -277,7 +277,8 @@ impl Wallet {
         self.payees.get(&payee).map_or(Wei::ZERO, Payee::paid)
     }
 
-    /// The value of draws from sessions that have not ended: more may be void behind a win than the payee has credited.
+    /// The value of draws from sessions that have not ended, as far as the payee has not answered them: they may be void behind
+    /// a win.
     pub fn undecided(&self, payee: Address) -> Wei {
         self.payees.get(&payee).map_or(Wei::ZERO, Payee::undecided)
     }

@@ -178,7 +178,9 @@ impl Bank {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
             seconds.tick().await;
-            self.chain.tick(unix())?;
+            let chain = self.chain.clone();
+            // A block is written to disk, for which the traffic does not wait.
+            tokio::task::spawn_blocking(move || chain.tick(unix())).await??;
         }
     }
 

@@ -81,6 +81,12 @@ impl Anvil {
         anvil
     }
 
+    /// Has it answer nothing any more.
+    pub(crate) fn freeze(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", "STOP", &id]).status().unwrap().success());
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -95,7 +95,7 @@ impl ClientNode {
     pub(super) fn not_credited(&mut self, now: Now) {
         let owner = self.entry.and_then(|entry| self.owner(entry));
         if let (Some(owner), Some(payer)) = (owner, &mut self.payer) {
-            if payer.starved(now, self.origin.ledger_mut(), owner).is_err() {
+            if payer.unknown(now, self.origin.ledger_mut(), owner).is_err() {
                 payer.leave(now, self.origin.ledger(), owner);
             }
             self.leave_dishonest(now);

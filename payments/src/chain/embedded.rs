@@ -150,6 +150,18 @@ impl Embedded {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Answers from a thread that may wait, for the disk and for who else asks: no event loop does.
+    fn ask<T: Send + 'static>(
+        &self,
+        answer: impl FnOnce(&mut Inner) -> Result<T, Error> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let chain = self.clone();
+        Box::pin(async move {
+            let answered = tokio::task::spawn_blocking(move || answer(&mut chain.lock())).await;
+            answered.unwrap_or_else(|_| Err(Error::Rejected("the chain has stopped".into())))
+        })
+    }
+
     /// The time of the blocks from now on.
     pub fn set_time(&self, unix: u64) {
         self.lock().clock = unix;
@@ -221,11 +233,6 @@ impl Embedded {
     pub fn waiting(&self) -> Vec<B256> {
         self.lock().pool.values().map(|waiting| waiting.hash).collect()
     }
-}
-
-/// An answer that is there already.
-fn ready<'a, T: Send + 'a>(answer: Result<T, Error>) -> Answer<'a, T> {
-    Box::pin(std::future::ready(answer))
 }
 
 /// The contract's address and the block in which it is.
@@ -379,69 +386,67 @@ impl Chain for Embedded {
     }
 
     fn head(&self, at: At) -> Answer<'_, Head> {
-        let head = self.lock().block(at).map(|block| block.head);
-        ready(head)
+        self.ask(move |inner| inner.block(at).map(|block| block.head))
     }
 
     fn view(&self, at: At, view: View) -> Answer<'_, Bytes> {
-        let inner = self.lock();
-        let call = evm::Transaction {
-            from: view.from,
-            to: Some(inner.contract),
-            value: U256::from(view.value.0),
-            data: view.data,
-            gas_limit: MAX_GAS,
-            gas_price: 0,
-        };
-        let answer = inner.state(at).and_then(|state| match state.view(&call) {
-            Ok(outcome) if outcome.success => Ok(outcome.output),
-            Ok(outcome) => Err(reverted(&outcome.output)),
-            Err(Rejected::NoMoney { needed, balance }) => {
-                let wei = |amount| Wei::try_from(amount).unwrap_or(Wei(u128::MAX));
-                Err(Error::NoGasMoney { address: view.from, has: wei(balance), needs: wei(needed) })
+        self.ask(move |inner| {
+            let from = view.from;
+            let call = evm::Transaction {
+                from,
+                to: Some(inner.contract),
+                value: U256::from(view.value.0),
+                data: view.data,
+                gas_limit: MAX_GAS,
+                gas_price: 0,
+            };
+            match inner.state(at)?.view(&call) {
+                Ok(outcome) if outcome.success => Ok(outcome.output),
+                Ok(outcome) => Err(reverted(&outcome.output)),
+                Err(Rejected::NoMoney { needed, balance }) => {
+                    let wei = |amount| Wei::try_from(amount).unwrap_or(Wei(u128::MAX));
+                    Err(Error::NoGasMoney { address: from, has: wei(balance), needs: wei(needed) })
+                }
+                Err(Rejected::Other(why)) => Err(Error::Rejected(why)),
             }
-            Err(Rejected::Other(why)) => Err(Error::Rejected(why)),
-        });
-        ready(answer)
+        })
     }
 
     fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
-        let inner = self.lock();
-        let blocks = if first <= last { Some(inner.blocks.range(first..=last)) } else { None };
-        let logs = blocks.into_iter().flatten().flat_map(|(_, block)| block.logs(inner.contract)).collect();
-        ready(Ok(logs))
+        self.ask(move |inner| {
+            let blocks = if first <= last { Some(inner.blocks.range(first..=last)) } else { None };
+            Ok(blocks.into_iter().flatten().flat_map(|(_, block)| block.logs(inner.contract)).collect())
+        })
     }
 
     fn purse(&self, owner: Address) -> Answer<'_, Purse> {
-        let inner = self.lock();
-        let purse = inner.state(At::Latest).map(|state| {
+        self.ask(move |inner| {
+            let state = inner.state(At::Latest)?;
             let nonce = state.nonce(owner);
             let mut pending = nonce;
             while inner.pool.contains_key(&(owner, pending)) {
                 pending = pending.saturating_add(1);
             }
             let wei = Wei::try_from(state.balance(owner)).unwrap_or(Wei(u128::MAX));
-            Purse { wei, nonce, pending }
-        });
-        ready(purse)
+            Ok(Purse { wei, nonce, pending })
+        })
     }
 
     fn fees(&self) -> Answer<'_, Fees> {
-        let base = self.lock().options.base_fee;
-        ready(Ok(Fees { base, tip: 0 }))
+        self.ask(|inner| Ok(Fees { base: inner.options.base_fee, tip: 0 }))
     }
 
     fn broadcast(&self, raw: Vec<u8>) -> Answer<'_, ()> {
-        let mut inner = self.lock();
-        let mut answer = inner.admit(raw);
-        if answer.is_ok() && inner.options.instant && !inner.pool.is_empty() {
-            answer = inner.mine().map(drop);
-        }
-        ready(answer)
+        self.ask(move |inner| {
+            inner.admit(raw)?;
+            if inner.options.instant && !inner.pool.is_empty() {
+                inner.mine()?;
+            }
+            Ok(())
+        })
     }
 
     fn receipt(&self, transaction: B256) -> Answer<'_, Option<Receipt>> {
-        let receipt = self.lock().blocks.values().rev().find_map(|block| block.receipt(transaction));
-        ready(Ok(receipt))
+        self.ask(move |inner| Ok(inner.blocks.values().rev().find_map(|block| block.receipt(transaction))))
     }
 }

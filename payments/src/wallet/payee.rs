@@ -143,11 +143,13 @@ impl Payee {
     }
 
     pub(super) fn paid(&self) -> Wei {
-        self.row.tally.value.saturating_add(self.undecided())
+        self.sessions.iter().fold(self.row.tally.value, |sum, open| sum.saturating_add(open.opened.drawn()))
     }
 
     pub(super) fn undecided(&self) -> Wei {
-        self.sessions.iter().fold(Wei::ZERO, |sum, open| sum.saturating_add(open.opened.drawn()))
+        self.sessions.iter().fold(Wei::ZERO, |sum, Open { opened, acked, .. }| {
+            sum.saturating_add(opened.value.saturating_mul(opened.index.saturating_sub(*acked).into()))
+        })
     }
 
     /// What must be there for wins that are not redeemed.
