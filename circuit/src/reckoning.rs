@@ -22,6 +22,8 @@ const METER: u64 = 4_096;
 /// What a payer believes of one payee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reckoning {
+    /// So many cells are forgiven even to a payee that was owed less.
+    trust: u64,
     /// What was owed when this began.
     begun: u128,
     /// What was paid for nothing that we know of.
@@ -38,9 +40,10 @@ pub struct Reckoning {
 }
 
 impl Reckoning {
-    /// A reckoning of what an account owes from now on.
-    pub const fn of(account: &Account, now: Instant) -> Self {
+    /// A reckoning of what an account owes from now on; up to `trust` cells are forgiven even to a payee that was owed less.
+    pub const fn of(account: &Account, now: Instant, trust: u64) -> Self {
         Self {
+            trust,
             begun: account.owed,
             lost: 0,
             dry: None,
@@ -84,7 +87,8 @@ impl Reckoning {
     /// How far the payee may be ahead in all, besides one in a hundred.
     // pay.meter.1
     fn tolerance(&self, account: &Account) -> u128 {
-        (WINDOW * u128::from(account.rate_out)).min(self.own(account).saturating_mul(TIMES))
+        let (rate, trust) = (u128::from(account.rate_out), u128::from(self.trust));
+        (WINDOW * rate).min(self.own(account).saturating_mul(TIMES).max(trust * rate))
     }
 
     /// Takes the counts of a payee: what it has charged and what it was credited.
@@ -201,7 +205,7 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "an anchor for virtual time")]
     fn fresh() -> Reckoning {
-        Reckoning::of(&Account::default(), Instant::now())
+        Reckoning::of(&Account::default(), Instant::now(), 0)
     }
 
     // pay.meter.1
@@ -310,7 +314,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let id = ledger.resume(1_000_000);
         let account = ledger.get_mut(id).unwrap();
-        let mut reckoning = Reckoning::of(account, fresh().since);
+        let mut reckoning = Reckoning::of(account, fresh().since, 0);
         // Its last draws were not on disk.
         let now = reckoning.since;
         assert_eq!(reckoning.compare(now, account, 1_003_000, 1_030_000), Ok(()));

@@ -19,8 +19,11 @@ use payments::wallet::{Pot, Refusal, Wallet};
 const UNIT: u64 = 384;
 /// What is paid ahead for forward cells and setups, in cells; backward cells are paid as they are granted.
 const AHEAD: u64 = 4 * UNIT;
-/// Draws beyond that, for an entry that has forgotten whose link it is.
-const MOVES: u64 = 2;
+/// What was paid ahead may be lost, so many cells at most: whom a client pays is its own choice.
+const FORGIVEN: u64 = 8_192;
+/// An entry that has forgotten whose link it is gets a draw this often, at most so many times.
+const MOVE: Duration = Duration::from_secs(2);
+const MOVES: u8 = 8;
 const TICK: Duration = Duration::from_millis(500);
 
 /// A relay that is paid.
@@ -32,6 +35,9 @@ struct Payee {
     reckoning: Reckoning,
     /// The cells that it had not charged when it gave its counts last: under way, or dropped without credit.
     uncharged: u64,
+    /// When it was last sent a draw for no more than to learn whose link it is, and how often since it has known that.
+    moved: Option<Instant>,
+    moves: u8,
 }
 
 /// Money with all entries.
@@ -67,8 +73,9 @@ impl Payer {
             // What was paid ahead in another life is not counted on.
             let account = ledger.resume(paid);
             by_account.insert(account, owner);
-            let reckoning = Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant);
-            Payee { account, link: None, target: paid, reckoning, uncharged: 0 }
+            let reckoning =
+                Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant, FORGIVEN);
+            Payee { account, link: None, target: paid, reckoning, uncharged: 0, moved: None, moves: 0 }
         });
         if payee.link != Some(link) {
             payee.link = Some(link);
@@ -165,6 +172,7 @@ impl Payer {
     ) -> Result<(), DropReason> {
         let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
         let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
+        payee.moves = 0;
         let outcome = payee.reckoning.compare(now.instant, state, due, credited);
         let account = payee.account;
         self.noted(now, ledger, account);
@@ -203,14 +211,15 @@ impl Payer {
     }
 
     /// The entry refuses a setup as unpaid, though it was paid: it may have restarted, and not know whose draws come on this
-    /// link. The next draw tells it, unless that was tried before.
+    /// link. The next draw tells it.
     // pay.account.1
     pub fn unknown(&mut self, now: Now, ledger: &mut Ledger, owner: Address) -> Result<(), DropReason> {
         if let Some(payee) = self.payees.get_mut(&owner)
-            && let Some(state) = ledger.get(payee.account)
+            && payee.moves < MOVES
+            && payee.moved.is_none_or(|at| at + MOVE <= now.instant)
         {
-            let most = state.committed + u128::from(state.rate_out) * u128::from(AHEAD + MOVES * UNIT);
-            payee.target = payee.target.max(state.paid.saturating_add(1).min(most));
+            (payee.moved, payee.moves) = (Some(now.instant), payee.moves + 1);
+            payee.target = payee.target.max(self.wallet.paid(owner).0 + 1);
         }
         self.starved(now, ledger, owner)
     }

@@ -241,7 +241,8 @@ impl Cashier {
             let account = ledger.resume(paid);
             by_account.insert(account, address);
             let written = ledger.get_mut(account).and_then(|state| meters.resume(address, credited, state));
-            let reckoning = Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant);
+            let reckoning =
+                Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant, UNIT);
             Neighbour {
                 account,
                 link: None,

@@ -244,15 +244,8 @@ fn what_is_open_goes_on_without_a_chain_also_when_all_relays_restart() {
     for relay in &again {
         relay.ready("relay");
     }
-    for _ in 0..3 {
-        let d = download(proxy, &target, 3_000_000);
-        println!("CLIENT {d} {}", ask(&["status", "--control", net.file("run/control.sock").to_str().unwrap()]));
-        if d { return; }
-        thread::park_timeout(Duration::from_secs(1));
-    }
-    println!("LOGC {}", _client.log());
-    for (n, relay) in again.iter().enumerate() { println!("LOG{n} {}", relay.log()); }
-    panic!();
+    // The first ones may meet relays that are not up yet.
+    assert!((0..4).any(|_| download(proxy, &target, 3_000_000)));
 }
 
 /// The wall clock.

@@ -12,6 +12,9 @@ use super::{Circuit, ClientNode, Event, Failure, NoPath, Now, Payer, Purpose, St
 /// should it speak again.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// An entry that takes no payment for so long is replaced: it may not see the chain, and others may have open sessions.
+const REFUSAL: Duration = Duration::from_secs(10);
+
 /// The entry in use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
@@ -19,6 +22,8 @@ pub(super) struct Entry {
     pub(super) link: LinkId,
     pub(super) peer: Peer,
     dialled: Instant,
+    /// Since when it takes no payment.
+    refuses: Option<Instant>,
 }
 
 impl ClientNode {
@@ -53,7 +58,7 @@ impl ClientNode {
         let relay = self.paths.view().get(&id)?;
         let peer = Peer { id, link_key: relay.link_key, address: relay.dialled()? };
         match self.links.dial(now, &peer) {
-            Ok(link) => Some(Entry { relay: id, link, peer, dialled: now.instant }),
+            Ok(link) => Some(Entry { relay: id, link, peer, dialled: now.instant, refuses: None }),
             Err(error) => {
                 self.counts.last_error = Some(error.to_string());
                 None
@@ -111,6 +116,15 @@ impl ClientNode {
         for key in unanswered {
             self.origin.close(now, key);
             self.lost(now, key, Failure::TimedOut);
+        }
+    }
+
+    /// The entry takes our payment, or says that it does not.
+    pub(super) fn note_refusal(&mut self, now: Now, refuses: bool) {
+        let Some(entry) = &mut self.entry else { return };
+        entry.refuses = refuses.then(|| entry.refuses.unwrap_or(now.instant));
+        if entry.refuses.is_some_and(|since| now.instant.saturating_duration_since(since) >= REFUSAL) {
+            self.leave_entry(now);
         }
     }
 

@@ -13,6 +13,7 @@ use circuit::setup::PathHop;
 use circuit::table::CircuitKey;
 use payments::Address;
 use payments::frame::{Frame, Frames};
+use payments::wallet::Refusal;
 
 use super::{ClientNode, Entry, Failure, Payer};
 
@@ -81,14 +82,16 @@ impl ClientNode {
         let ledger = self.origin.ledger_mut();
         let account = payer.entry_up(now, ledger, entry.link, owner);
         ledger.engage(account, rate);
-        if self.origin.may_build(account, rate) {
-            return Ok(Some(account));
+        if !self.origin.may_build(account, rate) {
+            payer.noted(now, self.origin.ledger_mut(), account);
         }
-        payer.noted(now, self.origin.ledger_mut(), account);
-        if let Some(refusal) = payer.refusal(owner) {
+        let refusal = payer.refusal(owner);
+        let paid = self.origin.may_build(account, rate);
+        if let Some(refusal) = refusal.filter(|_| !paid) {
             self.counts.last_error = Some(format!("the entry is not paid: {refusal}"));
         }
-        if self.origin.may_build(account, rate) { Ok(Some(account)) } else { Err(NotPaid) }
+        self.note_refusal(now, !paid && matches!(refusal, Some(Refusal::Payee(_))));
+        if paid { Ok(Some(account)) } else { Err(NotPaid) }
     }
 
     /// The entry has not got what it was paid ahead.
