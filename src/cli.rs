@@ -268,7 +268,7 @@ pub(crate) struct Setup {
     /// Make guessing the wallet's password cheap: for tests only.
     #[arg(long)]
     pub(crate) light: bool,
-    /// Put this into the reserve as the relay's bond, and register it: the wallet needs ether for it.
+    /// What the relay puts into its reserve by itself, as its bond, before it registers itself; without it both are done by hand.
     #[arg(long, value_parser = amount, value_name = "AMOUNT")]
     pub(crate) bond: Option<Wei>,
     /// Ask nothing: take the defaults for what is not given.
@@ -567,8 +567,10 @@ fn rate(text: &str) -> Result<String, String> {
 }
 
 fn country(text: &str) -> Result<String, String> {
-    let is_code = text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_uppercase());
-    is_code.then(|| text.to_owned()).ok_or_else(|| "two letters A to Z are wanted, such as DE".to_owned())
+    let is_code = text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_alphabetic());
+    is_code
+        .then(|| text.to_ascii_uppercase())
+        .ok_or_else(|| "two letters A to Z are wanted, such as DE".to_owned())
 }
 
 fn relay(text: &str) -> Result<RelayId, String> {

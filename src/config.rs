@@ -89,6 +89,9 @@ redemption_cost = "20000 gwei"
 max_draw = "10000 gwei"
 # Where to ask the chain, instead of what the network file says.
 rpc = []
+# What the relay puts into its reserve by itself, as its bond, and then registers itself: as soon as the wallet has the ether, and once.
+# Without it the relay sends nothing of this kind: chive wallet reserve, chive wallet register.
+# bond = "0.1 ether"
 
 # Leave this section out if the relay is no exit.
 [exit]
@@ -241,11 +244,17 @@ pub(crate) struct Wallet {
     pub(crate) max_draw: Wei,
     /// Where the chain is asked; where the network file says if empty.
     pub(crate) rpc: Vec<String>,
+    /// What a relay puts into its reserve by itself, before it registers itself.
+    pub(crate) bond: Option<Wei>,
 }
 
+/// The section `[wallet]` of a client's file, and of a relay's.
+const WALLET: &[&str] = &["file", "password_file", "gas_price", "redemption_cost", "max_draw", "rpc"];
+const RELAYS_WALLET: &[&str] =
+    &["file", "password_file", "gas_price", "redemption_cost", "max_draw", "rpc", "bond"];
+
 impl Wallet {
-    fn read(root: &mut Section<'_>) -> anyhow::Result<Option<Self>> {
-        let keys = &["file", "password_file", "gas_price", "redemption_cost", "max_draw", "rpc"];
+    fn read(root: &mut Section<'_>, keys: &'static [&'static str]) -> anyhow::Result<Option<Self>> {
         let Some(section) = root.section("wallet", keys)? else { return Ok(None) };
         let amount = |key, example| section.get(key, example, |value| parse_amount(value.as_str()?));
         let file = section.path("file", "\"wallet.json\"")?;
@@ -257,6 +266,7 @@ impl Wallet {
             redemption_cost: redemption_cost.filter(|cost| *cost > Wei::ZERO),
             max_draw: amount("max_draw", "\"10000 gwei\"")?.unwrap_or(Wei(MAX_DRAW)),
             rpc: section.list("rpc", "[\"https://rpc.example\"]", urls)?.unwrap_or_default(),
+            bond: amount("bond", "\"0.1 ether\"")?.filter(|bond| *bond > Wei::ZERO),
         }))
     }
 }
@@ -305,7 +315,7 @@ impl RelayConfig {
             state: root.require("state", "\"state\"", state)?,
             control: root.path("control", CONTROL)?,
             keys: KeyFiles::read(&source, keys.as_ref())?,
-            wallet: Wallet::read(&mut root)?,
+            wallet: Wallet::read(&mut root, RELAYS_WALLET)?,
             announce: Announce::read(&mut root)?,
             limits: limits::read(&mut root)?,
             allow_single_hop: exit.as_ref().map_or(Ok(false), |exit| exit.flag("allow_single_hop"))?,
@@ -355,7 +365,7 @@ impl ClientConfig {
             udp: root.parsed("udp", "\"0.0.0.0:0\"")?,
             control: root.path("control", CONTROL)?,
             state: root.path("state", "\"state\"")?.unwrap_or_else(|| source.resolve("state")),
-            wallet: Wallet::read(&mut root)?,
+            wallet: Wallet::read(&mut root, WALLET)?,
         })
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use circuit::keys::{DhSecret, RelayId};
+use directory::chain::Chain;
 use directory::payment::Rate;
 use directory::view::View;
 use payments::Address;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::bond::{self, Bond};
 use crate::cli::Up;
 use crate::config::{ClientConfig, KeyFiles, RelayConfig, Wallet};
 use crate::control::{self, Control, Daemon};
@@ -94,8 +96,8 @@ impl StopSignals {
 }
 
 /// `chive relay run`.
-pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
-    let config = RelayConfig::read(config)?;
+pub(crate) fn run_relay(file: &Path, output: Format) -> anyhow::Result<()> {
+    let config = RelayConfig::read(file)?;
     descriptors::raise(if config.exit.is_some() { Need::Exit } else { Need::Relay });
     let now = outside::unix();
     keystore::erase_expired(&config.keys.onion, now)?;
@@ -117,6 +119,7 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
             None => view.get(&id).and_then(|descriptor| descriptor.payment),
         };
         let money = money::of_relay(&view, config.wallet.as_ref(), payment, &config.state).await?;
+        let bond = bond(&config, id, view.chain(), money.as_ref(), file)?;
         let open = match (bootstrap, &money) {
             (Some(bootstrap), Some(money)) => Some(Open::start(Wanted {
                 identity: Some(keys.identity.clone()),
@@ -142,11 +145,16 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
             limits: config.limits,
         })?;
         if let (Some(open), Some((herald, facts, sequence))) = (&open, herald) {
-            tell_registration(open, id, &facts);
+            if bond.is_none() {
+                tell_registration(open, id, &facts);
+            }
             relay.serve_directory(open.swarm().clone());
             take_part(open.clone(), herald, facts, sequence, relay.handle(), &config.keys);
         }
         let mut control = Control::bind(&socket)?;
+        if let Some(bond) = bond {
+            tokio::task::spawn_local(bond.run());
+        }
         let stop = StopSignals::new()?;
         let (handle, listen) = (relay.handle(), relay.address());
         let ready =
@@ -160,6 +168,33 @@ pub(crate) fn run_relay(config: &Path, output: Format) -> anyhow::Result<()> {
             never = erasing => never,
         }
     })
+}
+
+/// Who puts up the relay's bond, if it does so itself.
+fn bond(
+    config: &RelayConfig,
+    id: RelayId,
+    chain: Option<&Chain>,
+    money: Option<&router::money::Money>,
+    file: &Path,
+) -> anyhow::Result<Option<Bond>> {
+    let wanted = config.wallet.as_ref().and_then(|wallet| wallet.bond);
+    let (Some(amount), Some(chain), Some(money)) = (wanted, chain, money) else { return Ok(None) };
+    bond::require_enough(amount, chain.minimum_bond)?;
+    anyhow::ensure!(
+        money.signer.address() == money.owner,
+        "`bond` in [wallet] wants the wallet of the pot's owner, and this is its signer's; leave `bond` out, or name the owner's wallet"
+    );
+    Ok(Some(Bond {
+        chain: Arc::clone(&money.chain),
+        signer: money.signer.clone(),
+        id,
+        amount,
+        minimum: chain.minimum_bond,
+        gas_price: money.gas_price,
+        state: config.state.clone(),
+        config: file.to_owned(),
+    }))
 }
 
 /// The account of a wallet, by the word of its file.

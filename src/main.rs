@@ -12,6 +12,7 @@ use crate::cli::{Cli, Command};
 use crate::failure::Kind;
 use crate::output::{Format, NobodyReads};
 
+mod bond;
 mod cli;
 mod config;
 mod control;
@@ -57,7 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Demo(wanted) => demo::run(wanted, output),
         Command::Up(wanted) => daemon::up(wanted, output),
         Command::Relay(cli::Relay::Run { config }) => daemon::run_relay(config, output),
-        Command::Relay(cli::Relay::Setup(wanted)) => daemon::on_this_thread(setup::run(wanted, output)),
+        Command::Relay(cli::Relay::Setup(wanted)) => setup::run(wanted, output),
         Command::Doctor(wanted) => daemon::on_this_thread(doctor::run(wanted, output)),
         Command::Network(cli::Network::Sample(wanted)) => sample::run(wanted, output),
         Command::Network(cli::Network::Open(wanted)) => network::write_open(wanted, output),

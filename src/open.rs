@@ -227,7 +227,7 @@ impl Open {
                     warned = true;
                     tracing::warn!(
                         "this relay is not registered yet, and nobody finds it: chive wallet register {id} --config FILE, \
-                         after chive wallet reserve AMOUNT --config FILE"
+                         after chive wallet reserve AMOUNT --config FILE; or let it do both: `bond` in [wallet]"
                     );
                 }
                 _ => {}

@@ -6,21 +6,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use circuit::keys::{DhSecret, IdentitySecret, RelayId};
-use data_encoding::{BASE64, HEXLOWER};
-use directory::chain::Chain;
+use data_encoding::BASE64;
+use directory::chain::{Chain, parse_amount};
 use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor, epoch};
 use directory::payment::Rate;
 use directory::view::View;
 use payments::Address;
-use rand_core::Rng as _;
+use payments::amount::Wei;
 use router::driver::Keys;
 use router::herald::Facts;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
-use crate::cli::{Place, Setup, Spend, Wallet as WalletCommand, WalletAt};
+use crate::cli::{Place, Setup};
 use crate::config::{self, Network, RelayConfig};
 use crate::facts;
 use crate::failure::{Failure, Kind};
@@ -29,10 +28,11 @@ use crate::network;
 use crate::output::Format;
 use crate::outside;
 use crate::wallet;
-use crate::wallet::keystore::Strength;
 
+mod purse;
 mod questions;
 
+use purse::Purse;
 use questions::Questions;
 
 /// The port that is proposed.
@@ -60,6 +60,10 @@ struct Answers {
     gossip_port: u16,
     ask: Rate,
     exit_ask: Rate,
+    /// The wallet, on a paid network.
+    purse: Option<Purse>,
+    /// What the relay puts up by itself.
+    bond: Option<Wei>,
     monthly: Option<String>,
     rate: Option<String>,
     country: Option<String>,
@@ -84,7 +88,7 @@ struct Written {
 }
 
 /// `chive relay setup`.
-pub(crate) async fn run(wanted: &Setup, output: Format) -> anyhow::Result<()> {
+pub(crate) fn run(wanted: &Setup, output: Format) -> anyhow::Result<()> {
     let out = &wanted.out;
     let taken = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
     if taken || out.is_file() {
@@ -92,10 +96,6 @@ pub(crate) async fn run(wanted: &Setup, output: Format) -> anyhow::Result<()> {
             "{} is there already, and nothing in it is overwritten; choose another folder with --out",
             out.display()
         );
-    }
-    if wanted.bond.is_some() && wanted.key_file.is_none() {
-        let text = "--bond needs a wallet that has ether: import its key with --key-file, or leave --bond out and do what is said then";
-        return Err(Failure::new(Kind::Usage, text).into());
     }
     let answers = Answers::gather(wanted)?;
     // At once or not at all: what is left of an attempt goes with its folder, which only its owner may enter.
@@ -108,13 +108,14 @@ pub(crate) async fn run(wanted: &Setup, output: Format) -> anyhow::Result<()> {
     let cannot = || format!("cannot make the folder {}", out.display());
     fs::rename(folder.path(), out).with_context(cannot)?;
     let Made { id, owner, open } = made;
+    let named = RelayConfig::read(&out.join("relay.toml"))?.wallet.map(|wallet| wallet.file);
     let config = out.join("relay.toml");
     let descriptor = (!open).then(|| out.join("descriptor.txt"));
     let written = Written {
         id: id.to_string(),
-        wallet: owner.map(|_| out.join("wallet.json")),
+        wallet: named,
         owner: owner.map(|owner| owner.to_string()),
-        next: next(&config, id, owner, answers.chain.as_ref(), descriptor.as_deref(), wanted.bond.is_some()),
+        next: next(&config, id, owner.zip(answers.chain.as_ref()), descriptor.as_deref(), answers.bond),
         descriptor,
         config,
     };
@@ -125,12 +126,6 @@ pub(crate) async fn run(wanted: &Setup, output: Format) -> anyhow::Result<()> {
         }
         text
     })?;
-    if let (Some(bond), Some(_)) = (wanted.bond, owner) {
-        let spend = || Spend { at: wallet_at(&written.config), yes: wanted.yes };
-        let reserve = WalletCommand::Reserve { amount: bond, from_balance: false, spend: spend() };
-        wallet::run(&reserve, output).await?;
-        wallet::run(&WalletCommand::Register { id: id.to_string(), spend: spend() }, output).await?;
-    }
     Ok(())
 }
 
@@ -144,7 +139,7 @@ struct Made {
 
 /// Writes everything into a folder.
 fn write(folder: &Path, wanted: &Setup, answers: &Answers) -> anyhow::Result<Made> {
-    let owner = answers.chain.as_ref().map(|_| write_wallet(folder, wanted)).transpose()?;
+    let wallet = answers.purse.as_ref().map(|purse| purse.write(folder, wanted)).transpose()?;
     let text = fs::read_to_string(&answers.network.file)
         .with_context(|| format!("cannot read {}", answers.network.file.display()))?;
     keystore::write_new(&folder.join("network.toml"), &text)?;
@@ -152,9 +147,10 @@ fn write(folder: &Path, wanted: &Setup, answers: &Answers) -> anyhow::Result<Mad
         keystore::write_new(&folder.join("exit.policy"), POLICY)?;
     }
     let path = folder.join("relay.toml");
-    keystore::write_new(&path, &answers.to_toml(owner.is_some(), wanted.password_file.as_deref()))?;
+    keystore::write_new(&path, &answers.to_toml(wallet.as_ref()))?;
     // What the relay will read is what is gone by from here on.
     let config = RelayConfig::read(&path)?;
+    let owner = wallet.map(|wallet| wallet.owner);
     let facts = facts::of(&config, answers.chain.as_ref().zip(owner))?;
     let view = network::read(&config.network)?;
     // An open network's relay makes its onion keys while it runs.
@@ -177,8 +173,7 @@ impl Answers {
                 if path.is_file() { Ok(path) } else { Err(format!("there is no file {text}")) }
             })?;
         let signer = wanted.signer.as_deref().map(|text| {
-            config::relay_id(text)
-                .ok_or_else(|| Failure::new(Kind::Usage, "--signer must be 64 hexadecimal digits"))
+            config::relay_id(text).ok_or_else(|| usage("--signer must be 64 hexadecimal digits"))
         });
         let network = Network { file, signer: signer.transpose()? };
         let chain = network::read(&network)?.chain().cloned();
@@ -203,31 +198,27 @@ impl Answers {
                     .map_err(|_| "an IP is wanted, with a port: 203.0.113.7:7000".to_owned())
             })?;
         let first = *addresses.first().context("the relay has no address")?;
-        let paid = chain.is_some();
-        let price = |given, question, default: &str, option| {
-            if !paid {
-                return Ok(Rate::FREE);
+        let (ask, exit_ask) = prices(questions, wanted, chain.is_some(), place)?;
+        let purse = if chain.is_some() { Some(purse::gather(questions, wanted)?) } else { None };
+        let bond = match &chain {
+            Some(chain) => purse::bond(questions, wanted, chain.minimum_bond)?,
+            None if wanted.bond.is_some() => {
+                return Err(usage("--bond: this network is free, and has no bonds"));
             }
-            questions
-                .value(given, question, Some(default), option, |text| {
-                    text.parse().map_err(|_| "a number is wanted".to_owned())
-                })
-                .and_then(rate)
+            None => None,
         };
-        let ask = price(wanted.ask, "Its price for carrying a cell (1,280 bytes), in wei", "1000", "--ask")?;
-        let exit_ask = match place {
-            Place::Middle => Rate::FREE,
-            Place::Exit => {
-                price(wanted.exit_ask, "Its price for a cell as an exit, in wei", "3000", "--exit-ask")?
-            }
-        };
-        let monthly = questions.text(
-            wanted.monthly.as_deref(),
+        let monthly = questions.option(
+            wanted.monthly.clone(),
             "What it may carry in a month, such as 2 TB (nothing: no limit)",
+            "",
+            |text| match text {
+                "" => Ok(None),
+                _ if config::limits::parse_size(text).is_some_and(|size| size > 0) => {
+                    Ok(Some(text.to_owned()))
+                }
+                _ => Err("a size is wanted, such as 500 GB or 2 TB".to_owned()),
+            },
         )?;
-        if let Some(text) = &monthly {
-            ensure!(config::limits::parse_size(text).is_some(), "{text} is no size, such as 2 TB");
-        }
         Ok(Self {
             network,
             chain,
@@ -237,6 +228,8 @@ impl Answers {
             addresses,
             ask,
             exit_ask,
+            purse,
+            bond,
             monthly,
             rate: wanted.rate.clone(),
             country: wanted.country.clone(),
@@ -245,7 +238,7 @@ impl Answers {
     }
 
     /// The relay's file.
-    fn to_toml(&self, paid: bool, password_file: Option<&Path>) -> String {
+    fn to_toml(&self, wallet: Option<&purse::Written>) -> String {
         let quoted = |text: &str| toml::Value::from(text).to_string();
         let mut text = "# Written by chive relay setup; `chive config example relay` shows every setting.\n\
                         network = \"network.toml\"\n"
@@ -279,11 +272,14 @@ impl Answers {
         if let Some(monthly) = &self.monthly {
             line("monthly", &quoted(monthly));
         }
-        if paid {
-            line("\n[wallet]\nfile", &"\"wallet.json\"");
-            let password = password_file.and_then(|file| fs::canonicalize(file).ok());
-            let password = password.as_deref().and_then(Path::to_str).unwrap_or("wallet.password");
-            line("password_file", &quoted(password));
+        if let Some(wallet) = wallet {
+            line("\n[wallet]\nfile", &quoted(&wallet.file));
+            if let Some(password) = &wallet.password_file {
+                line("password_file", &quoted(password));
+            }
+            if let Some(bond) = self.bond {
+                line("bond", &quoted(&wallet::ether_text(bond)));
+            }
         }
         if self.place == Place::Exit {
             line("\n[exit]\npolicy_file", &"\"exit.policy\"");
@@ -292,16 +288,41 @@ impl Answers {
     }
 }
 
-fn rate(wei: u64) -> anyhow::Result<Rate> {
-    let rate = Rate(wei);
-    let near = rate.round_up().0;
-    let problem = || {
-        Failure::new(
-            Kind::Usage,
-            format!("{wei} wei has more than 24 significant bits; the nearest price is {near}"),
-        )
+/// What it asks as a middle and as an exit.
+fn prices(questions: Questions, wanted: &Setup, paid: bool, place: Place) -> anyhow::Result<(Rate, Rate)> {
+    if place == Place::Middle && wanted.exit_ask.is_some() {
+        let text = "--exit-ask is the price of an exit, and this relay is a middle: leave it out, or say --role exit";
+        return Err(usage(text));
+    }
+    if !paid {
+        return Ok((Rate::FREE, Rate::FREE));
+    }
+    let ask = |given: Option<u64>, question, default, option| {
+        let given =
+            given.map(|wei| price(Rate(wei)).map_err(|problem| usage(format!("{option}: {problem}"))));
+        questions.value(given.transpose()?, question, Some(default), option, |text| {
+            let wei = parse_amount(text).and_then(|wei| u64::try_from(wei.0).ok());
+            price(Rate(wei.ok_or("an amount is wanted, such as 1000 (wei) or 0.5gwei")?))
+        })
     };
-    Ok(rate.encode().map(|_| rate).ok_or_else(problem)?)
+    let forward = ask(wanted.ask, "Its price for carrying a cell (1,280 bytes), in wei", "1000", "--ask")?;
+    let exit = match place {
+        Place::Middle => Rate::FREE,
+        Place::Exit => ask(wanted.exit_ask, "Its price for a cell as an exit, in wei", "3000", "--exit-ask")?,
+    };
+    Ok((forward, exit))
+}
+
+/// A price that descriptors can say.
+fn price(rate: Rate) -> Result<Rate, String> {
+    let near = rate.round_up().0;
+    rate.encode().map(|_| rate).ok_or_else(|| {
+        format!("{} wei has more than 24 significant bits; the nearest price is {near}", rate.0)
+    })
+}
+
+fn usage(text: impl Into<String>) -> anyhow::Error {
+    Failure::new(Kind::Usage, text).into()
 }
 
 /// All addresses of this machine, of the family and with the port of this one.
@@ -311,41 +332,6 @@ const fn any(address: SocketAddr) -> SocketAddr {
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     SocketAddr::new(ip, address.port())
-}
-
-fn wallet_at(config: &Path) -> WalletAt {
-    WalletAt {
-        config: Some(config.to_owned()),
-        network: None,
-        signer: None,
-        wallet: None,
-        password_file: None,
-        rpc: Vec::new(),
-    }
-}
-
-/// Writes the wallet, with a password of its own if none is given; whose it is.
-fn write_wallet(folder: &Path, wanted: &Setup) -> anyhow::Result<Address> {
-    let path = folder.join("wallet.json");
-    let secret = if let Some(file) = &wanted.key_file {
-        wallet::read_key(Some(file))?
-    } else {
-        let mut secret = Zeroizing::new([0; 32]);
-        outside::random()?.fill_bytes(&mut *secret);
-        secret
-    };
-    let password = if let Some(file) = &wanted.password_file {
-        wallet::password::of(&path, Some(file), true)?
-    } else {
-        let mut bytes = Zeroizing::new([0; 24]);
-        outside::random()?.fill_bytes(&mut *bytes);
-        let password = Zeroizing::new(HEXLOWER.encode(&*bytes));
-        let line = Zeroizing::new(format!("{}\n", *password));
-        keystore::write_new(&folder.join("wallet.password"), &line)?;
-        password
-    };
-    let strength = if wanted.light { Strength::Light } else { Strength::Usual };
-    Ok(wallet::keystore::create(&path, &secret, password.as_bytes(), strength)?.address())
 }
 
 /// Draws and writes the relay's secrets, with onion keys for so many seconds, and the empty log that belongs to them.
@@ -397,21 +383,25 @@ fn describe(keys: &Keys, facts: &Facts, view: &View) -> anyhow::Result<SignedDes
 fn next(
     config: &Path,
     id: RelayId,
-    owner: Option<Address>,
-    chain: Option<&Chain>,
+    paid: Option<(Address, &Chain)>,
     descriptor: Option<&Path>,
-    bonded: bool,
+    bond: Option<Wei>,
 ) -> Vec<String> {
     let name = config.display();
     let mut steps = vec![format!(
         "keep a copy of {}: nobody can restore keys and wallet",
         config.parent().unwrap_or(config).display()
     )];
-    if let (Some(owner), Some(chain)) = (owner, chain) {
-        let bond = wallet::ether_text(chain.minimum_bond);
-        if !bonded {
-            steps.push(format!("send ether to {owner}: the bond, which is {bond} at least, what other relays are paid, and fees"));
-            steps.push(format!("chive wallet reserve \"{bond}\" --config {name}"));
+    if let Some((owner, chain)) = paid {
+        let least = wallet::ether_text(chain.minimum_bond);
+        if let Some(bond) = bond {
+            let bond = wallet::ether_text(bond);
+            steps.push(format!(
+                "send ether to {owner}: the bond of {bond}, which the relay puts up by itself, what other relays are paid, and fees"
+            ));
+        } else {
+            steps.push(format!("send ether to {owner}: the bond, which is {least} at least, what other relays are paid, and fees"));
+            steps.push(format!("chive wallet reserve \"{least}\" --config {name}"));
             steps.push(format!("chive wallet register {id} --config {name}"));
         }
         steps.push(format!("chive wallet deposit \"0.01 ether\" --config {name}"));

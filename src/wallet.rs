@@ -17,6 +17,7 @@ use rand_core::Rng as _;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::bond;
 use crate::cli::{NewWallet, Spend, Wallet as Command, WalletAt};
 use crate::config::{self, Network};
 use crate::failure::{Failure, Kind};
@@ -41,6 +42,8 @@ struct Place {
     password_file: Option<PathBuf>,
     network: Option<Network>,
     rpc: Vec<String>,
+    /// What a relay puts up by itself.
+    bond: Option<Wei>,
 }
 
 impl Place {
@@ -62,12 +65,14 @@ impl Place {
                 "the configuration file names no wallet; add [wallet] file = \"wallet.json\", or name it with --wallet",
             )
         })?;
-        let (password_file, rpc) = named.map(|wallet| (wallet.password_file, wallet.rpc)).unwrap_or_default();
+        let (password_file, rpc, bond) =
+            named.map(|wallet| (wallet.password_file, wallet.rpc, wallet.bond)).unwrap_or_default();
         Ok(Self {
             file,
             password_file: at.password_file.clone().or(password_file),
             network,
             rpc: if at.rpc.is_empty() { rpc } else { at.rpc.clone() },
+            bond,
         })
     }
 
@@ -76,14 +81,14 @@ impl Place {
         locked.open(password::of(&self.file, self.password_file.as_deref(), false)?.as_bytes())
     }
 
-    /// The chain of the network; `None` if no network is named.
-    async fn chain(&self) -> anyhow::Result<Option<Rpc>> {
+    /// The chain of the network, and the least bond there; `None` if no network is named.
+    async fn chain(&self) -> anyhow::Result<Option<(Rpc, Wei)>> {
         let Some(network) = &self.network else { return Ok(None) };
         let view = network::read(network)?;
         let chain =
             view.chain().context("this network is free: it has no chain, and wallets are of no use")?;
         money::require_rpc(chain, &self.rpc)?;
-        Ok(Some(money::connect(chain, &self.rpc).await?))
+        Ok(Some((money::connect(chain, &self.rpc).await?, chain.minimum_bond)))
     }
 }
 
@@ -116,6 +121,9 @@ struct OnChain {
     defaults: u16,
     /// What redeeming a win costs now.
     redemption: String,
+    /// What is to be sent to the address before the relay can put up its bond by itself, fees included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacks: Option<String>,
     /// Of which block this is, and how old that is, in seconds.
     block: u64,
     block_age: u64,
@@ -182,11 +190,12 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
     let named = keystore::read(&place.file)?.address();
     let address = named.map_or_else(|| place.unlock().map(|signer| signer.address()), Ok)?;
     let mut shown = Shown { address: address.to_string(), wallet: place.file.clone(), chain: None };
-    if let Some(rpc) = place.chain().await? {
+    if let Some((rpc, minimum)) = place.chain().await? {
         let account = (&rpc as &dyn Chain).account(address, At::Latest).await?;
         let (purse, fees) = (rpc.purse(address).await?, rpc.fees().await?);
         let head = rpc.head(At::Latest).await?;
         let stale = head.fresh(outside::unix(), STALE).err();
+        let lacks = place.bond.and_then(|bond| bond::lacks(&account, purse, fees, bond, minimum));
         shown.chain = Some(OnChain {
             ether: purse.wei.to_string(),
             balance: account.balance.to_string(),
@@ -197,6 +206,7 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
             registered: account.registered,
             defaults: account.defaults,
             redemption: fees.cost(REDEMPTION_GAS).to_string(),
+            lacks: lacks.map(|wei| wei.to_string()),
             block: head.number,
             block_age: outside::unix().saturating_sub(head.time),
             problem: money::problem(&account, address),
@@ -210,6 +220,10 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
             ("registered", if account.registered { "as a relay" } else { "no" }.to_owned()),
             ("redeeming a win costs", ether_text(fees.cost(REDEMPTION_GAS))),
         ];
+        if let Some(wei) = lacks {
+            let text = format!("send {} or more to the address; the relay does the rest", ether_text(wei));
+            pairs.push(("bond", text));
+        }
         if let Some(payee) = account.only_payee {
             pairs.push(("pays only", payee.to_string()));
         }
@@ -261,7 +275,7 @@ struct Ready {
 impl Ready {
     async fn new(at: &WalletAt) -> anyhow::Result<Self> {
         let place = Place::new(at)?;
-        let Some(rpc) = place.chain().await? else {
+        let Some((rpc, _)) = place.chain().await? else {
             let text = "the chain is not known: add --config FILE, or --network FILE and --signer ID";
             return Err(Failure::new(Kind::Usage, text).into());
         };

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod it {
+    mod bonds;
     mod capture;
     mod cli;
     mod clock;

@@ -36,6 +36,7 @@ impl Announce {
         let country = section.get("country", "\"DE\"", |value| {
             <[u8; 2]>::try_from(value.as_str()?.as_bytes())
                 .ok()
+                .map(|code| code.map(|letter| letter.to_ascii_uppercase()))
                 .filter(|code| code.iter().all(u8::is_ascii_uppercase))
         })?;
         let operator =

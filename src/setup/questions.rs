@@ -48,13 +48,18 @@ impl Questions {
         }
     }
 
-    /// As [`Questions::value`], for what may be left out.
-    pub(super) fn text(self, given: Option<&str>, question: &str) -> anyhow::Result<Option<String>> {
+    /// As [`Questions::value`], for what may be left out: then nothing is taken where nothing may be asked.
+    pub(super) fn option<T>(
+        self,
+        given: Option<T>,
+        question: &str,
+        default: &str,
+        read: impl Fn(&str) -> Result<Option<T>, String>,
+    ) -> anyhow::Result<Option<T>> {
         if given.is_some() || !self.ask {
-            return Ok(given.map(str::to_owned));
+            return Ok(given);
         }
-        let line = line(question, Some(""))?;
-        Ok(Some(line).filter(|line| !line.is_empty()))
+        self.value(None, question, Some(default), "", read)
     }
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::SystemTime;
 
@@ -44,7 +45,7 @@ fn a_relay_is_set_up_by_one_command_and_runs() {
     let (net, out) = (folder.path().join("net/network.toml"), folder.path().join("mine"));
     let address = addresses[2].to_string();
     let mut arguments = setup_of(&net, signer, &address, &out);
-    arguments.extend(["--role", "exit", "--monthly", "2 TB", "--rate", "80 Mbit/s", "--country", "NL"]);
+    arguments.extend(["--role", "exit", "--monthly", "2 TB", "--rate", "80 Mbit/s", "--country", "nl"]);
     let made = document(&arguments);
     assert!(made["wallet"].is_null(), "the network is free");
     for file in ["relay.toml", "identity.key", "link.key", "onion.keys", "exit.policy", "state/seen.log"] {
@@ -109,7 +110,10 @@ fn what_is_missing_or_wrong_is_named_and_nothing_is_written() {
     let terminal: Vec<_> = whole.iter().copied().filter(|word| *word != "--yes").collect();
     assert!(said(&terminal).contains("there is no terminal to ask"));
     assert!(said(&[&whole[..], &["--monthly", "much"]].concat()).contains("a size is wanted"));
-    assert!(said(&[&whole[..], &["--country", "nl"]].concat()).contains("two letters A to Z"));
+    assert!(said(&[&whole[..], &["--country", "n1"]].concat()).contains("two letters A to Z"));
+    let middle = [&whole[..], &["--exit-ask", "5"]].concat();
+    assert!(said(&middle).contains("this relay is a middle: leave it out, or say --role exit"));
+    assert!(said(&[&whole[..], &["--bond", "1 ether"]].concat()).contains("this network is free"));
     // Found out late: nothing is left of the attempt.
     let late = [&whole[..], &["--operator", "m\u{fc}ller"]].concat();
     assert!(
@@ -170,10 +174,8 @@ fn on_a_paid_network_the_wallet_is_made_too() {
     assert_eq!(state(&findings, "permissions"), "ok");
 }
 
-#[test]
-fn on_an_open_network_the_relay_needs_no_signer_and_makes_its_keys_itself() {
-    let folder = tempfile::tempdir().unwrap();
-    let (net, out) = (folder.path().join("network.toml"), folder.path().join("mine"));
+/// The network file of an open network whose chain does not answer.
+fn open_network(folder: &Path) -> PathBuf {
     let chain = Chain {
         id: 31_337,
         contract: parse_address(&format!("0x{}", "c0".repeat(20))).unwrap(),
@@ -183,7 +185,130 @@ fn on_an_open_network_the_relay_needs_no_signer_and_makes_its_keys_itself() {
         deployed: 0,
     };
     let file = NetworkFile::open("tests", chain, vec!["127.0.0.1:7000".to_owned()]).unwrap();
-    fs::write(&net, file.to_text()).unwrap();
+    let path = folder.join("network.toml");
+    fs::write(&path, file.to_text()).unwrap();
+    path
+}
+
+/// Sets a relay up at a terminal, where these lines are typed; what the terminal shows.
+fn set_up_at_terminal(folder: &Path, options: &str, typed: &[&str]) -> String {
+    let network = open_network(folder);
+    let out = folder.join("mine");
+    let chive = env!("CARGO_BIN_EXE_chive");
+    let command = format!(
+        "{chive} relay setup --light --network {} --out {} {options}",
+        network.display(),
+        out.display()
+    );
+    let mut terminal = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    terminal.stdin.take().unwrap().write_all(format!("{}\n", typed.join("\n")).as_bytes()).unwrap();
+    let output = terminal.wait_with_output().unwrap();
+    let shown = text(&output.stdout).to_owned();
+    assert!(output.status.success(), "{shown}");
+    shown
+}
+
+#[test]
+fn at_a_terminal_everything_is_asked_and_what_is_wrong_is_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    // Role, address, both prices, wallet, bond, month; each wrong at first where it can be.
+    let typed = [
+        "both",
+        "exit",
+        "here",
+        "127.0.0.1:7001",
+        "cheap",
+        "16777217",
+        "0.5gwei",
+        "",
+        "/nowhere",
+        "new",
+        "0.1 ether",
+        "1 ether",
+        "2 TX",
+        "2 TB",
+    ];
+    let shown = set_up_at_terminal(folder.path(), "", &typed);
+    for said in [
+        "write middle or exit",
+        "an IP is wanted",
+        "an amount is wanted",
+        "the nearest price is 16777218",
+        "there is no file /nowhere",
+        "this network wants 0.5 ether at least",
+        "[0.5 ether]",
+        "a size is wanted",
+        "which the relay puts up by itself",
+    ] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    let config = fs::read_to_string(folder.path().join("mine/relay.toml")).unwrap();
+    let lines = [
+        "addresses = [\"127.0.0.1:7001\"]",
+        "ask = 500000000",
+        "exit_ask = 3000",
+        "monthly = \"2 TB\"",
+        "file = \"wallet.json\"",
+        "password_file = \"wallet.password\"",
+        "bond = \"1 ether\"",
+        "policy_file = \"exit.policy\"",
+    ];
+    for line in lines {
+        assert!(config.lines().any(|written| written == line), "{line}: {config}");
+    }
+}
+
+#[test]
+fn at_a_terminal_a_key_is_imported_and_a_wallet_that_is_there_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = "--role middle --address 127.0.0.1:7001 --ask 5";
+    let [key, word, wrong] = ["key", "word", "wrong"].map(|name| folder.path().join(name));
+    for (file, text) in [(&key, "0f".repeat(32)), (&word, "a word".to_owned()), (&wrong, "words".to_owned())]
+    {
+        fs::write(file, text).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let [key, word, wrong] = [&key, &word, &wrong].map(|path| path.to_str().unwrap());
+    // A key; no bond, no limit.
+    set_up_at_terminal(folder.path(), options, &[key, "0", ""]);
+    let mine = folder.path().join("mine");
+    let address = |wallet: &Path| {
+        document(&["wallet", "show", "--wallet", wallet.to_str().unwrap()])["address"].clone()
+    };
+    let imported = address(&mine.join("wallet.json"));
+    assert!(!fs::read_to_string(mine.join("relay.toml")).unwrap().contains("bond"));
+    fs::remove_dir_all(&mine).unwrap();
+
+    // A wallet, whose password is tried.
+    let wallet = folder.path().join("purse.json");
+    let path = wallet.to_str().unwrap();
+    let import =
+        ["wallet", "import", "--light", "--wallet", path, "--key-file", key, "--password-file", word];
+    assert_eq!(document(&import)["address"], imported);
+    let shown = set_up_at_terminal(folder.path(), options, &[path, wrong, word, "", ""]);
+    assert!(shown.contains("is wrong"), "{shown}");
+    assert!(!mine.join("wallet.json").exists(), "it stays where it is");
+    let config = fs::read_to_string(mine.join("relay.toml")).unwrap();
+    let whole = |path: &str| fs::canonicalize(path).unwrap();
+    assert!(
+        config.contains(&format!(
+            "\nfile = {:?}\npassword_file = {:?}\nbond = \"0.5 ether\"\n",
+            whole(path),
+            whole(word)
+        )),
+        "{config}"
+    );
+}
+
+#[test]
+fn on_an_open_network_the_relay_needs_no_signer_and_makes_its_keys_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (net, out) = (open_network(folder.path()), folder.path().join("mine"));
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let arguments = [
         "relay",
