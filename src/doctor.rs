@@ -1,6 +1,6 @@
 //! `chive doctor`: what a relay or a client needs, looked at one by one, each with what to do about what it lacks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use directory::view::View;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cli::{At, Doctor};
 use crate::config::{self, ClientConfig, Network, RelayConfig, Wallet};
-use crate::control::Status;
+use crate::control::{Status, Whole};
 use crate::control_client::ControlClient;
 use crate::network::{self, Members};
 use crate::open;
@@ -20,6 +20,7 @@ mod files;
 mod machine;
 mod probe;
 mod reach;
+mod state;
 
 /// How it stands with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -106,8 +107,12 @@ struct Patient {
     /// A relay's file; a client's is of no use but for what stands above.
     relay: Option<RelayConfig>,
     view: Option<View>,
+    /// The folder of what the daemon keeps.
+    state: PathBuf,
     /// What the daemon says of itself, if it runs.
     status: Option<Status>,
+    /// What it says of its open network.
+    directory: Option<open::Status>,
 }
 
 /// `chive doctor`.
@@ -161,23 +166,28 @@ async fn examine(file: &Path, findings: &mut Findings) -> Option<Patient> {
             Some(view)
         }
         Err(error) => {
-            let remedy = "correct the setting `network`, or get the file from its maintainer again";
+            let name = network.file.display();
+            let remedy = format!(
+                "put the network's file at {name} (from whoever maintains the network), or name another in the setting `network`"
+            );
             findings.add("configuration", State::Fail, crate::failure::text_of(&error), remedy);
             None
         }
     };
     let at = At { control: None, config: Some(file.to_owned()) };
-    let status = match ControlClient::new(&at) {
+    let whole: Option<Whole> = match ControlClient::new(&at) {
         Ok(daemon) => daemon.get("/status", PATIENCE).await.ok(),
         Err(_) => None,
     };
-    Some(Patient { network, wallet, relay, view, status })
+    let (status, directory) = whole.map(|whole| (whole.status, whole.directory)).unzip();
+    Some(Patient { network, wallet, relay, view, state, status, directory: directory.flatten() })
 }
 
 /// Looks at everything.
 async fn look(patient: &Patient, findings: &mut Findings) {
     machine::version(findings, patient.view.as_ref());
     files::permissions(patient, findings);
+    state::look(patient, findings);
     if let Some(relay) = &patient.relay {
         files::disk(&relay.state, findings);
         let need = if relay.exit.is_some() {

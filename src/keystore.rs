@@ -48,13 +48,7 @@ pub(crate) fn write(keys: &Keys, files: &KeyFiles) -> anyhow::Result<()> {
 /// Reads the seed of the money store, or draws and writes one if neither it nor the store is there.
 pub(crate) fn money_seed(path: &Path, store: &Path) -> anyhow::Result<[u8; 32]> {
     if !path.exists() {
-        if store.exists() {
-            bail!(
-                "{} is missing, without which {} is of no use; restore it from a copy",
-                path.display(),
-                store.display()
-            );
-        }
+        require_seed(path, store)?;
         let mut seed = Zeroizing::new([0; 32]);
         outside::random()?.fill_bytes(&mut *seed);
         let new = path.with_extension("new");
@@ -70,6 +64,25 @@ pub(crate) fn money_seed(path: &Path, store: &Path) -> anyhow::Result<[u8; 32]> 
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     read_one(path, SEED).map(|seed| *seed.expose())
+}
+
+/// Whether the seed of the money store is as a start wants it; it writes nothing.
+pub(crate) fn check_money_seed(path: &Path, store: &Path) -> anyhow::Result<()> {
+    if !path.exists() && !store.exists() {
+        return Ok(());
+    }
+    require_seed(path, store)?;
+    read_one(path, SEED).map(drop)
+}
+
+fn require_seed(path: &Path, store: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        path.exists() || !store.exists(),
+        "{} is missing, without which {} is of no use; restore it from a copy",
+        path.display(),
+        store.display()
+    );
+    Ok(())
 }
 
 /// Erases from the file the onion keys of the epochs that are over at `unix` (seconds); says how many it erased.

@@ -1,17 +1,18 @@
 //! A daemon's part in an open network: the registry followed on the chain, descriptors exchanged with peers, the view kept current.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use circuit::keys::{IdentitySecret, RelayId};
+use circuit::keys::{IdentitySecret, NetworkId, RelayId};
 use client::wishes::Wishes;
 use directory::chain_watch::{self, Watch};
 use directory::swarm;
 use directory::view::{Count, View};
 use payments::Address;
 use payments::chain::Chain;
+use payments::session::Domain;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -30,6 +31,8 @@ const KEEP_FIRST: Duration = Duration::from_secs(2);
 const KEEP_EVERY: Duration = Duration::from_mins(1);
 /// The file of what was learnt, in the folder of the state.
 const KEPT: &str = "descriptors";
+/// The file of the registry, there too.
+const REGISTRY: &str = "registry";
 /// So long the network has to become known before a wish counts as one that it cannot fulfil.
 const SETTLE: Duration = Duration::from_secs(30);
 /// How often it is looked whether there is something to tell.
@@ -71,6 +74,12 @@ pub(crate) struct Status {
     pub(crate) peers: usize,
     /// Peers that were left because of what they sent or hid.
     pub(crate) left: u64,
+    /// Connections that others have begun, to a relay.
+    pub(crate) inbound: u64,
+    /// When the last one came, in unix seconds; 0 for never.
+    pub(crate) last_inbound: u64,
+    /// At which address most peers see this computer.
+    pub(crate) seen_at: Option<IpAddr>,
     /// What is wrong, and what to do.
     pub(crate) trouble: Option<String>,
 }
@@ -78,6 +87,16 @@ pub(crate) struct Status {
 /// The relays that an earlier run has known, without asking anybody.
 pub(crate) fn recall(state: &Path, view: &mut View) {
     kept::read(&state.join(KEPT), view, outside::unix());
+}
+
+/// Whether what an earlier run has kept of the relays can be read as a whole.
+pub(crate) fn kept_is_whole(state: &Path, network: NetworkId) -> std::io::Result<bool> {
+    kept::is_whole(&state.join(KEPT), network, outside::unix())
+}
+
+/// Why the registry that an earlier run has kept would not be used; nothing if it would be.
+pub(crate) fn trouble_of_registry(state: &Path, domain: &Domain) -> Option<String> {
+    chain_watch::trouble_of(&state.join(REGISTRY), domain)
 }
 
 /// A part that is taken.
@@ -96,7 +115,7 @@ impl Open {
         let watch = chain_watch::start(chain_watch::Settings {
             chain,
             deployed: view.chain().map_or(0, |chain| chain.deployed),
-            file: Some(state.join("registry")),
+            file: Some(state.join(REGISTRY)),
             every: CHAIN_EVERY,
             now: outside::unix,
         });
@@ -163,6 +182,9 @@ impl Open {
             missing,
             peers: swarm.peers,
             left: swarm.left,
+            inbound: swarm.inbound,
+            last_inbound: swarm.last_inbound,
+            seen_at: swarm.seen_at,
             trouble: registry.trouble.or(swarm.trouble),
         }
     }

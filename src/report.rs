@@ -30,6 +30,9 @@ pub(crate) async fn status(at: &At, output: Format) -> anyhow::Result<()> {
             Status::Relay(relay) => relay_lines(relay),
         };
         pairs.extend(whole.directory.iter().flat_map(directory_lines));
+        if let (Status::Relay(_), Some(directory)) = (&whole.status, &whole.directory) {
+            pairs.push(("gossip port", inbound_text(directory)));
+        }
         lines(&pairs)
     })
 }
@@ -204,6 +207,15 @@ fn client_lines(s: &client::status::Status) -> Vec<(&'static str, String)> {
         pairs.push(("trouble with money", money.trouble.clone().unwrap_or_else(|| "none".to_owned())));
     }
     pairs
+}
+
+/// Whether others come in.
+fn inbound_text(s: &open::Status) -> String {
+    if s.inbound == 0 {
+        return "no connection of others so far".to_owned();
+    }
+    let ago = time_text(outside::unix().saturating_sub(s.last_inbound));
+    format!("{} connections of others, the last {ago} ago", s.inbound)
 }
 
 fn directory_lines(s: &open::Status) -> Vec<(&'static str, String)> {

@@ -7,6 +7,7 @@ mod it {
     mod cli;
     mod clock;
     mod disk;
+    mod doctor;
     mod e2e;
     mod faults;
     mod kills;

@@ -27,6 +27,8 @@ use crate::proxy::{Answers, Proxy};
 use crate::status;
 use crate::wishes::Wishes;
 
+pub use crate::guard_file::check_guards;
+
 mod report;
 
 /// How often a task looks whether what it waits for is there.

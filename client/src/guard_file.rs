@@ -23,6 +23,11 @@ pub struct DamagedGuards {
     why: String,
 }
 
+/// Whether the guards that are stored in a folder can be read.
+pub fn check_guards(folder: &Path, network: NetworkId) -> Result<(), DamagedGuards> {
+    GuardFile::new(folder, network).read().map(drop)
+}
+
 /// The file of the guards in one network.
 #[derive(Debug)]
 pub(crate) struct GuardFile {

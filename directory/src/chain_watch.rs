@@ -3,7 +3,7 @@
 //! The changes are replayed from events; their running hash must be the contract's own at the same final block, and so must the
 //! list of relays. Whatever goes wrong, the last registry that was right stays, and its age is told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use circuit::keys::RelayId;
 use payments::abi::OnionPay;
 use payments::abi::OnionPay::OnionPayEvents;
 use payments::chain::{At, Chain, Error as ChainError, Head, Registry as Listed};
+use payments::session::Domain;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -89,6 +90,14 @@ pub struct Watch {
     pub registry: watch::Receiver<Arc<Registry>>,
     /// How well it is known.
     pub status: watch::Receiver<Status>,
+}
+
+/// Why the registry that is kept between runs would not be used at the next start; nothing if it would be, or there is none.
+pub fn trouble_of(file: &Path, domain: &Domain) -> Option<String> {
+    match file::read(file, domain) {
+        Ok(_) | Err(CannotRead::NotThere) => None,
+        Err(why) => Some(why.to_string()),
+    }
 }
 
 /// Reads what an earlier run knew, and follows the chain from there; inside a [`tokio::task::LocalSet`].

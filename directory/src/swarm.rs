@@ -4,7 +4,7 @@
 //! A relay listens and serves; a client dials, asks and goes. What enters the view is decided by [`Exchange`](crate::exchange::Exchange) alone.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +111,12 @@ pub struct Status {
     pub last_exchange: u64,
     /// Peers that were left: they hid relays, sent what nobody honest sends, or too much.
     pub left: u64,
+    /// Connections that others have begun.
+    pub inbound: u64,
+    /// When the last one came, in unix seconds; 0 for never.
+    pub last_inbound: u64,
+    /// At which address most of the last peers say that they see us.
+    pub seen_at: Option<IpAddr>,
     /// What is wrong, and what to do.
     pub trouble: Option<String>,
 }

@@ -30,7 +30,7 @@ use crate::seen_log::SeenLog;
 use crate::status;
 
 pub use crate::node::Keys;
-pub use crate::seen_log::create_log;
+pub use crate::seen_log::{create_log, log_is_whole};
 
 const PRUNE_FIRST: usize = 64;
 

@@ -41,6 +41,11 @@ pub fn create_log(folder: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Whether the log in `folder` is whole; without one the next start refuses setups for some time.
+pub fn log_is_whole(folder: &Path) -> io::Result<bool> {
+    Ok(read(&folder.join(NAME))?.as_deref().and_then(parse).is_some())
+}
+
 impl SeenLog {
     /// Opens the log in `folder`: what was seen, and whether that is all (`false`: it was missing or torn, or its end may
     /// be).

@@ -1,11 +1,13 @@
 //! The chain and the pot: whether there is what a relay is paid with.
 
+use circuit::keys::RelayId;
 use payments::Address;
 use payments::amount::Wei;
 use payments::chain::rpc::Rpc;
-use payments::chain::{Account, At, Chain as _, Error};
+use payments::chain::{Account, At, Chain as _, Error, Registry};
 
 use super::{Findings, Patient, State};
+use crate::bond::{self, Standing};
 use crate::money;
 use crate::outside;
 use crate::report::{PATIENCE, time_text};
@@ -57,7 +59,7 @@ pub(super) async fn look(patient: &Patient, findings: &mut Findings) {
     let Some(owner) = owner(patient, findings) else { return };
     let seen = tokio::time::timeout(2 * PATIENCE, see(chain, &wallet.rpc, owner)).await;
     let remedy = "check the URLs of `rpc`, or name others in [wallet]; wins wait on disk meanwhile";
-    let (age, account) = match seen {
+    let (age, account, listed) = match seen {
         Ok(Ok(seen)) => seen,
         Ok(Err(error)) => return findings.add("chain", State::Fail, error.to_string(), remedy),
         Err(_) => return findings.add("chain", State::Fail, "the RPC does not answer", remedy),
@@ -70,7 +72,11 @@ pub(super) async fn look(patient: &Patient, findings: &mut Findings) {
         }
         _ => findings.add("chain", State::Fail, found, remedy),
     }
-    pot(patient, chain.minimum_bond, owner, &account, findings);
+    pot(owner, &account, findings);
+    if let (Some(id), true) = (super::own_id(patient), patient.relay.is_some()) {
+        let stands = bond::standing(&id, owner, &account, &listed);
+        bonded(patient, chain.minimum_bond, &id, &account, stands, findings);
+    }
 }
 
 /// Who is paid.
@@ -98,37 +104,62 @@ fn owner(patient: &Patient, findings: &mut Findings) -> Option<Address> {
     }
 }
 
-/// How old the newest block is, and what the pot has.
+/// How old the newest block is, what the pot has, and who is registered.
 async fn see(
     chain: &directory::chain::Chain,
     rpc: &[String],
     owner: Address,
-) -> Result<(u64, Account), Error> {
+) -> Result<(u64, Account, Registry), Error> {
     let rpc: Rpc = money::connect(chain, rpc).await?;
     let head = rpc.head(At::Latest).await?;
-    let account = (&rpc as &dyn payments::chain::Chain).account(owner, At::Latest).await?;
-    Ok((outside::unix().saturating_sub(head.time), account))
+    let chain = &rpc as &dyn payments::chain::Chain;
+    let account = chain.account(owner, At::Latest).await?;
+    Ok((outside::unix().saturating_sub(head.time), account, chain.registry().await?))
 }
 
-fn pot(patient: &Patient, minimum: Wei, owner: Address, account: &Account, findings: &mut Findings) {
+fn pot(owner: Address, account: &Account, findings: &mut Findings) {
     let has = format!("balance {}, reserve {}", ether_text(account.balance), ether_text(account.reserve));
     match money::problem(account, account.signer.unwrap_or(owner)) {
         Some(problem) => findings.add("pot", State::Warn, format!("{owner}: {has}"), problem),
         None => findings.ok("pot", format!("{owner}: {has}")),
     }
-    if patient.relay.is_none() {
-        return;
+}
+
+/// Whether this very relay is registered by its owner, with enough in the reserve.
+fn bonded(
+    patient: &Patient,
+    minimum: Wei,
+    id: &RelayId,
+    account: &Account,
+    stands: Standing,
+    findings: &mut Findings,
+) {
+    if let Some((found, remedy)) = stands.problem(id) {
+        return findings.add("bond", State::Fail, found, remedy);
     }
+    let itself = patient.wallet.as_ref().and_then(|wallet| wallet.bond).map(|bond| {
+        format!(
+            "start the relay: it puts up {} by itself; chive wallet show --config FILE tells what ether is missing",
+            ether_text(bond)
+        )
+    });
     if account.reserve < minimum {
-        let remedy = "chive wallet reserve AMOUNT --config FILE";
+        let remedy = itself.unwrap_or_else(|| "chive wallet reserve AMOUNT --config FILE".to_owned());
         let found = format!("the bond is {} at least, and the reserve is less", ether_text(minimum));
         return findings.add("bond", State::Fail, found, remedy);
     }
-    if account.registered {
-        findings.ok("bond", format!("registered, with at least {}", ether_text(minimum)));
-    } else {
-        let remedy = "chive wallet register ID --config FILE";
-        findings.add("bond", State::Fail, "the relay is not registered: no client uses it", remedy);
+    match stands {
+        Standing::Registered => {
+            findings.ok("bond", format!("this relay is registered, with at least {}", ether_text(minimum)));
+        }
+        Standing::Unlisted => {
+            let remedy = "look again in some minutes: it counts once its block is final";
+            findings.add("bond", State::Unknown, "its owner has just registered a relay", remedy);
+        }
+        _ => {
+            let remedy = itself.unwrap_or_else(|| format!("chive wallet register {id} --config FILE"));
+            findings.add("bond", State::Fail, "the relay is not registered: no client uses it", remedy);
+        }
     }
 }
 

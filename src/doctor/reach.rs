@@ -43,17 +43,7 @@ pub(super) fn nat(patient: &Patient, findings: &mut Findings) {
     for address in addresses {
         let ip = address.ip();
         if UdpSocket::bind((ip, 0)).is_err() {
-            let remedy = format!(
-                "have the router or the host send UDP port {0} (and the gossip port, TCP) to this machine, with the same source port \
-                 on the way out; a NAT that changes ports cannot be used",
-                address.port()
-            );
-            findings.add(
-                "nat",
-                State::Warn,
-                format!("{ip} is not an address of this machine: it is behind NAT"),
-                remedy,
-            );
+            translated(patient, address, findings);
         } else if is_local(ip) {
             let remedy = "tell the public address in [announce]; this one serves tests only";
             findings.add("nat", State::Warn, format!("{ip} is reached from this site only"), remedy);
@@ -61,6 +51,35 @@ pub(super) fn nat(patient: &Patient, findings: &mut Findings) {
             findings.ok("nat", format!("none: {ip} is this machine's own"));
         }
     }
+}
+
+/// An address that is not this machine's own: what can be told of what lies between.
+fn translated(patient: &Patient, address: SocketAddr, findings: &mut Findings) {
+    let (ip, port) = (address.ip(), address.port());
+    let same_family = |seen: &IpAddr| seen.is_ipv4() == ip.is_ipv4();
+    let seen = patient.directory.as_ref().and_then(|directory| directory.seen_at).filter(same_family);
+    if let Some(seen) = seen.filter(|seen| *seen != ip) {
+        let remedy = "tell the address that others see in [announce] `addresses`, and have its ports sent to this machine";
+        let found = format!("{ip} is told to others, and they see this machine at {seen}");
+        return findings.add("nat", State::Fail, found, remedy);
+    }
+    let reached = matches!(&patient.status, Some(Status::Relay(status)) if status.links_inbound > 0);
+    if reached {
+        // Links only begin at the addresses that are told.
+        let found = format!(
+            "one to one, inwards: others reach UDP port {port} of {ip}, which is not this machine's own"
+        );
+        let remedy = "nothing, if `udp out` is well; whether the way out has the same port as well cannot be seen from here";
+        return findings.add("nat", State::Ok, found, remedy);
+    }
+    let remedy = format!(
+        "have the router or the host send UDP port {port} (and the gossip port, TCP) to this machine, with the same source port \
+         on the way out; a NAT that changes ports cannot be used"
+    );
+    let found = format!(
+        "{ip} is not an address of this machine: it is behind NAT, of which kind is not known before others have come"
+    );
+    findings.add("nat", State::Warn, found, remedy);
 }
 
 /// What came of links to other relays.
@@ -140,11 +159,31 @@ pub(super) async fn gossip(patient: &Patient, findings: &mut Findings) {
             ),
         };
     }
+    if let Some(directory) = patient.directory.as_ref().filter(|directory| directory.inbound > 0) {
+        let ago = time_text(crate::outside::unix().saturating_sub(directory.last_inbound));
+        let count = directory.inbound;
+        return findings.ok(
+            "gossip port",
+            format!("others have begun {count} connections to TCP {port}, the last {ago} ago"),
+        );
+    }
     let near = announce.addresses.iter().map(SocketAddr::ip).chain([IpAddr::from([127, 0, 0, 1])]);
     for ip in near {
         if let Ok(Ok(_)) = tokio::time::timeout(CONNECT, TcpStream::connect((ip, port))).await {
-            return findings
-                .ok("gossip port", format!("TCP {port} answers at {ip}, asked from this machine"));
+            let up = match &patient.status {
+                Some(Status::Relay(status)) => status.uptime_s,
+                _ => 0,
+            };
+            let found = format!(
+                "TCP {port} answers at {ip} from this machine, and no other has come in {}",
+                time_text(up)
+            );
+            let (state, remedy) = if up < LONELY {
+                (State::Unknown, "look again later: only others can tell whether they reach it")
+            } else {
+                (State::Warn, "let TCP in on this port: the host's firewall, the provider's, port forwarding")
+            };
+            return findings.add("gossip port", state, found, remedy);
         }
     }
     let remedy = "look at the relay's log, and let TCP in on this port";
@@ -201,7 +240,8 @@ mod tests {
 
     fn patient() -> Patient {
         let network = crate::config::Network { file: "network.toml".into(), signer: None };
-        Patient { network, wallet: None, relay: None, view: None, status: None }
+        let state = "state".into();
+        Patient { network, wallet: None, relay: None, view: None, state, status: None, directory: None }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Relays that put up their bond and register by themselves, on a chain of its own process.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::paid::{Anvil, ask, program, refused, run, wei, with_password};
-use super::processes::{Process, document, eventually, free_addresses};
+use super::processes::{Process, doctor, document, eventually, free_addresses};
 
 /// What the reserve is to be, in wei.
 const BOND: u128 = 100_000_000_000_000_000;
@@ -17,6 +18,8 @@ const BOND: u128 = 100_000_000_000_000_000;
 struct Ground {
     anvil: Anvil,
     folder: tempfile::TempDir,
+    /// Where another relay can be.
+    free: SocketAddr,
     id: String,
     owner: String,
 }
@@ -26,11 +29,12 @@ impl Ground {
         let anvil = Anvil::start(program);
         let folder = tempfile::tempdir().unwrap();
         let (url, net) = (anvil.url(), folder.path().join("net"));
+        let (first, free) = (free_addresses(2)[0], free_addresses(2)[1]);
+        let (address, bootstrap) = (first.to_string(), first.to_string());
         let chain = ["--chain-id", "31337", "--contract", &anvil.contract, "--rpc", &url];
-        let more =
-            ["--bootstrap", "127.0.0.1:1", "--minimum-bond", "0.05ether", "--out", net.to_str().unwrap()];
+        let more = ["--bootstrap", &bootstrap, "--minimum-bond", "0.05ether", "--out", net.to_str().unwrap()];
         document(&[&["network", "open"], &chain[..], &more].concat());
-        let (address, out) = (free_addresses(1)[0].to_string(), folder.path().join("relay"));
+        let out = folder.path().join("relay");
         let network = net.join("network.toml");
         let setup = ["relay", "setup", "--yes", "--light", "--network", network.to_str().unwrap()];
         let more = ["--address", &address, "--out", out.to_str().unwrap()];
@@ -40,7 +44,7 @@ impl Ground {
         let [id, owner] = ["id", "owner"].map(|key| made[key].as_str().unwrap().to_owned());
         let steps = made["next"].to_string();
         assert!(steps.contains("by itself") && !steps.contains("wallet register"), "{steps}");
-        Self { anvil, folder, id, owner }
+        Self { anvil, folder, free, id, owner }
     }
 
     fn config(&self) -> PathBuf {
@@ -87,13 +91,17 @@ fn a_relay_waits_for_ether_and_then_bonds_and_registers_itself() {
         let status = ask(&["status", "--config", ground.config().to_str().unwrap()]);
         (status["directory"]["registered"] == 1).then_some(())
     });
-    drop(relay);
+    let found = doctor(&ground.config());
+    for check in ["bond", "wallet", "state"] {
+        assert_eq!(found[check]["state"], "ok", "{found:?}");
+    }
+    assert!(found["bond"].to_string().contains("this relay is registered"), "{found:?}");
+    assert_eq!(found["gossip port"]["state"], "unknown", "nobody has come: {found:?}");
 
-    // Another relay of the same owner is not registered, and its log says why and what to do.
+    // Another relay of the same owner is not registered, and its log and the doctor say why and what to do.
     let other = ground.folder.path().join("other");
     let setup = ["relay", "setup", "--yes", "--light", "--bond", "0.1ether", "--network"];
-    let (network, address) =
-        (ground.folder.path().join("net/network.toml"), free_addresses(2)[1].to_string());
+    let (network, address) = (ground.folder.path().join("net/network.toml"), ground.free.to_string());
     let more = [network.to_str().unwrap(), "--address", &address, "--out", other.to_str().unwrap()];
     document(&[&setup[..], &more].concat());
     for file in ["wallet.json", "wallet.password"] {
@@ -106,7 +114,17 @@ fn a_relay_waits_for_ether_and_then_bonds_and_registers_itself() {
     );
     second.ready("relay");
     second.logs(&format!("has registered another relay, {}", ground.id));
+    let bond = doctor(&config)["bond"].clone();
+    let said = format!("has registered another relay, {}", ground.id);
+    assert!(bond["state"] == "fail" && bond["found"].to_string().contains(&said), "{bond}");
     assert_eq!(wei(&ground.show(), "reserve"), BOND);
+    // It has come to the first one's gossip port.
+    eventually("the first is reached", || {
+        (doctor(&ground.config())["gossip port"]["state"] == "ok").then_some(())
+    });
+    drop((relay, second));
+    let found = doctor(&ground.config());
+    assert_eq!(found["state"]["state"], "ok", "also of a relay that does not run: {found:?}");
 }
 
 // operate.bond.1, operate.bond.2

@@ -175,7 +175,7 @@ fn on_a_paid_network_the_wallet_is_made_too() {
 }
 
 /// The network file of an open network whose chain does not answer.
-fn open_network(folder: &Path) -> PathBuf {
+pub(crate) fn open_network(folder: &Path) -> PathBuf {
     let chain = Chain {
         id: 31_337,
         contract: parse_address(&format!("0x{}", "c0".repeat(20))).unwrap(),

@@ -1,5 +1,6 @@
 //! Processes of the binary, and a whole network of them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -169,6 +170,14 @@ pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) 
         thread::park_timeout(wait);
     }
     panic!("{what}: not within {PATIENCE:?}");
+}
+
+/// What the doctor finds of a configuration file, by what it looked at.
+pub(crate) fn doctor(config: &Path) -> BTreeMap<String, Value> {
+    let output = chive(&["doctor", "--config", config.to_str().unwrap(), "--output", "json"]);
+    let list: Value = serde_json::from_str(text(&output.stdout).lines().next().unwrap()).unwrap();
+    let findings = list["findings"].as_array().unwrap().iter();
+    findings.map(|finding| (finding["check"].as_str().unwrap().to_owned(), finding.clone())).collect()
 }
 
 /// Free UDP addresses, each on a loopback address of its own.

@@ -1,7 +1,7 @@
 //! The task of the directory: it carries events of libp2p to the exchange and the table of peers, and does what they want.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use libp2p::identity::Keypair;
 use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -50,6 +50,8 @@ const KEPT: usize = 8;
 const IDLE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_mins(10));
 /// Messages of a connection that may wait for us.
 const BUFFER: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+/// So many peers' words are kept on where they see us.
+const TOLD: usize = 16;
 /// The most streams of one connection.
 const MAX_STREAMS: usize = 64;
 
@@ -97,6 +99,31 @@ pub(super) struct Task {
     exchanges: u64,
     last_exchange: Option<Now>,
     left: u64,
+    sight: Sight,
+}
+
+/// How others see us.
+#[derive(Debug, Default)]
+struct Sight {
+    inbound: u64,
+    last_inbound: u64,
+    /// At which addresses the last peers see us.
+    told: VecDeque<IpAddr>,
+}
+
+impl Sight {
+    fn told_by(&mut self, address: &Multiaddr) {
+        if self.told.len() >= TOLD {
+            self.told.pop_front();
+        }
+        self.told.extend(ip_of(address));
+    }
+
+    /// What more than half of them say: one that lies is not believed.
+    fn address(&self) -> Option<IpAddr> {
+        let says = |ip: &IpAddr| self.told.iter().filter(|other| *other == ip).count();
+        self.told.iter().copied().find(|ip| says(ip) * 2 > self.told.len())
+    }
 }
 
 impl Task {
@@ -152,6 +179,7 @@ impl Task {
             exchanges: 0,
             last_exchange: None,
             left: 0,
+            sight: Sight::default(),
         })
     }
 
@@ -238,6 +266,9 @@ impl Task {
             exchanges: self.exchanges,
             last_exchange: self.last_exchange.map_or(0, |last| last.unix()),
             left: self.left,
+            inbound: self.sight.inbound,
+            last_inbound: self.sight.last_inbound,
+            seen_at: self.sight.address(),
             trouble: lonely.then(|| advice.to_owned()),
         }
     }
@@ -419,12 +450,19 @@ impl Task {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.gossip(now, event),
             SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.exchange(now, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { info, .. })) => {
+                self.sight.told_by(&info.observed_addr);
+            }
             _ => {}
         }
     }
 
     fn connected(&mut self, now: Now, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
         let Some(ip) = ip_of(endpoint.get_remote_address()) else { return };
+        if endpoint.is_listener() {
+            self.sight.inbound = self.sight.inbound.saturating_add(1);
+            self.sight.last_inbound = now.unix();
+        }
         let serves = endpoint.is_dialer() || self.swarm.behaviour().gate.is_registered(&peer);
         self.peers.connected(now.instant, peer, ip, serves);
         if let Some(target) = self.dialing.remove(&connection) {

@@ -151,6 +151,11 @@ async fn relays_and_clients_find_each_other_from_one_address_and_a_late_one_reac
                 status.exchanges > 0 && status.last_exchange > 0 && status.listen.is_empty(),
                 "{status:?}"
             );
+            // Who is reached learns it, and where others see it.
+            assert_eq!((status.inbound, status.last_inbound), (0, 0), "a client");
+            let status = first.handle.status();
+            assert!(status.inbound >= 3 && status.last_inbound > 0, "{status:?}");
+            assert_eq!(status.seen_at, Some(first.at.ip()));
         })
         .await;
 }
