@@ -262,21 +262,38 @@ impl Open {
 }
 
 impl Status {
-    /// What is waited for, in words.
+    /// What is waited for, in words; peers come and go, and are not part of it once there was one.
     fn waiting(&self) -> String {
         let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
         if self.block == 0 {
             return format!("the registry of relays is being read from the chain{trouble}");
         }
-        let Self { block, registered, known, missing, peers, .. } = self;
+        let Self { registered, known, missing, .. } = self;
         if *registered == 0 {
-            return format!("no relay is registered at block {block} yet{trouble}");
+            return format!("no relay is registered yet{trouble}");
         }
-        if *peers == 0 {
+        if *known == 0 {
             return format!(
-                "{registered} relays are registered at block {block}; peers are looked for{trouble}"
+                "{registered} relays are registered; peers that know them are looked for{trouble}"
             );
         }
-        format!("{peers} peers; {known} of {registered} relays are known, {missing} are missing{trouble}")
+        format!("{known} of {registered} relays are known, {missing} are missing{trouble}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_not_told_again_when_peers_come_and_go() {
+        let status = Status { block: 9, registered: 5, missing: 5, ..Status::default() };
+        assert!(status.waiting().contains("peers that know them are looked for"));
+        let some = Status { known: 2, missing: 3, ..status };
+        let text = some.waiting();
+        assert!(text.starts_with("2 of 5 relays are known, 3 are missing"), "{text}");
+        for (peers, block) in [(0, 9), (3, 10)] {
+            assert_eq!(Status { block, peers, ..some.clone() }.waiting(), text);
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use client::path::per_gib;
 use client::status::{BuildReport, Hop};
-use payments::amount::Wei;
+use payments::amount::{Rate, Wei};
 
 use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction, Price as PriceCommand};
 use crate::control::{Build, Circuits, Price, SetPrice, Status, Stopping, Whole};
@@ -118,7 +119,11 @@ pub(crate) async fn price(wanted: &PriceCommand, output: Format) -> anyhow::Resu
 }
 
 fn asks_text([forward, exit]: &[String; 2]) -> String {
-    format!("{forward} wei; as an exit {exit} wei")
+    let text = |ask: &String| match ask.parse() {
+        Ok(wei) => format!("{} ({} per GiB)", wei_text(ask), ether_text(per_gib(Rate(wei)))),
+        Err(_) => ask.clone(),
+    };
+    format!("{} for a cell; as an exit {}", text(forward), text(exit))
 }
 
 /// An amount as the daemons tell it.

@@ -305,10 +305,20 @@ fn prices(questions: Questions, wanted: &Setup, paid: bool, place: Place) -> any
             price(Rate(wei.ok_or("an amount is wanted, such as 1000 (wei) or 0.5gwei")?))
         })
     };
-    let forward = ask(wanted.ask, "Its price for carrying a cell (1,280 bytes), in wei", "1000", "--ask")?;
+    let forward = ask(
+        wanted.ask,
+        "Its price for carrying a cell (1,280 bytes), in wei or such as 0.5gwei",
+        "1000",
+        "--ask",
+    )?;
     let exit = match place {
         Place::Middle => Rate::FREE,
-        Place::Exit => ask(wanted.exit_ask, "Its price for a cell as an exit, in wei", "3000", "--exit-ask")?,
+        Place::Exit => ask(
+            wanted.exit_ask,
+            "Its price for a cell as an exit, in wei or such as 0.5gwei",
+            "3000",
+            "--exit-ask",
+        )?,
     };
     Ok((forward, exit))
 }

@@ -18,7 +18,7 @@ mod seen_log;
 
 pub(crate) use binary::config::{CLIENT_EXAMPLE, RELAY_EXAMPLE};
 use binary::config::{ClientConfig, RelayConfig, control_of};
-use seen_log::{SeenLog, create_log};
+use seen_log::{SeenLog, create_log, log_is_whole};
 
 /// Calls `run` with an empty folder.
 fn with_folder(run: impl FnOnce(&Path)) {
@@ -72,7 +72,9 @@ pub fn seen_log(data: &[u8]) {
             None => create_log(folder).unwrap(),
         }
         let bytes = bytes.unwrap_or(b"CHVSEEN1");
+        let looked = log_is_whole(folder).unwrap();
         let (mut log, mut seen, whole) = SeenLog::open(folder, minute).unwrap();
+        assert!(looked || !whole, "a look tells of every log that is torn");
         let entries = bytes.strip_prefix(b"CHVSEEN1").filter(|entries| entries.len() % 20 == 0);
         assert_eq!(whole, entries.is_some());
         assert!(seen.len() <= bytes.len() / 20);

@@ -70,7 +70,7 @@ impl Chain for Faulty {
             match fault {
                 Fault::None => self.inner.broadcast(raw).await,
                 Fault::Lost => Err(down()),
-                Fault::Silent => self.inner.broadcast(raw).await.and(Err(down())),
+                Fault::Silent => self.inner.broadcast(raw).await.and_then(|()| Err(down())),
             }
         })
     }

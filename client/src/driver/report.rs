@@ -34,9 +34,11 @@ pub(super) fn built(mut run: TestRun) -> status::BuildReport {
 }
 
 /// What went wrong, and what to do where the words alone do not tell.
-fn explained(error: &str) -> String {
+fn explained(error: &str, hops: usize) -> String {
     let hint = if error.ends_with(SetupStatus::Expired.as_str()) {
         "; a relay found the time of the setup wrong: check this computer's clock"
+    } else if error.ends_with(SetupStatus::Policy.as_str()) && hops == 1 {
+        "; the exit's policy is against circuits of a single hop, which show it your address: use --hops 2 or more"
     } else {
         ""
     };
@@ -74,7 +76,7 @@ pub(super) fn status(
         bytes_down: node.counts().bytes_down,
         packets,
         link_rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-        last_error: node.counts().last_error.as_deref().map(explained),
+        last_error: node.counts().last_error.as_deref().map(|error| explained(error, node.hops())),
         money: None,
     }
 }
@@ -160,5 +162,18 @@ fn measured(measured: &Measured) -> status::Measured {
         setup_ms: measured.delay.map(|delay| delay.as_secs_f64() * 1e3),
         bytes_per_s: measured.throughput,
         loss: measured.loss,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_that_their_word_does_not_explain_are_explained() {
+        let refused = "a circuit was not built: policy";
+        assert!(explained(refused, 1).contains("against circuits of a single hop"));
+        assert_eq!(explained(refused, 3), refused);
+        assert!(explained("a circuit was not built: expired", 3).ends_with("check this computer's clock"));
     }
 }

@@ -254,9 +254,12 @@ impl Task {
         let lonely = now.instant.saturating_duration_since(since) > self.every.saturating_mul(3);
         let advice = if self.bootstrap.is_empty() && self.exchange.view().iter().len() == 0 {
             "no relay is known: name bootstrap addresses in the network file"
+        } else if self.last_exchange.is_none() && self.exchange.view().iter().len() == 0 {
+            "none of the bootstrap addresses in the network file answers: check that this computer reaches the internet and \
+             lets TCP out; if so, get a newer network file; it is tried again"
         } else {
-            "no peer of the directory answers: check the network, and the bootstrap addresses in the network file; \
-             it is tried again"
+            "no relay answers questions about the network: check that this computer reaches the internet and lets TCP out; \
+             what was known before is used, and it is tried again"
         };
         Status {
             listen: self.swarm.listeners().filter_map(socket_of).collect(),
