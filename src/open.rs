@@ -70,6 +70,8 @@ pub(crate) struct Status {
     pub(crate) usable: usize,
     /// Registered relays without a descriptor.
     pub(crate) missing: usize,
+    /// The digest of all that is known, in hexadecimal: two nodes with the same one know the same.
+    pub(crate) digest: String,
     /// Connected peers.
     pub(crate) peers: usize,
     /// Peers that were left because of what they sent or hid.
@@ -180,6 +182,7 @@ impl Open {
             known,
             usable,
             missing,
+            digest: swarm.digest,
             peers: swarm.peers,
             left: swarm.left,
             inbound: swarm.inbound,

@@ -228,6 +228,7 @@ fn directory_lines(s: &open::Status) -> Vec<(&'static str, String)> {
     vec![
         ("registered relays", format!("{} at block {}, confirmed {confirmed}", s.registered, s.block)),
         ("known relays", format!("{}, {} usable, {} missing", s.known, s.usable, s.missing)),
+        ("digest of what is known", s.digest.clone()),
         ("peers", format!("{}, {} left for what they sent or hid", s.peers, s.left)),
         ("trouble with the network", s.trouble.clone().unwrap_or_else(|| "none".to_owned())),
     ]

@@ -426,7 +426,8 @@ impl Exchange {
         self.view.shared().filter(move |relay| relay.id > after && relay.bytes().len() <= MAX_GOSSIPED)
     }
 
-    fn digest(&mut self) -> Digest {
+    /// The digest of what can be exchanged: two nodes with the same one know the same.
+    pub fn digest(&mut self) -> Digest {
         self.state().digest
     }
 

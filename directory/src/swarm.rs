@@ -105,6 +105,8 @@ pub struct Status {
     pub serving: usize,
     /// Descriptors in the view.
     pub relays: usize,
+    /// The digest of their set, in hexadecimal: two nodes with the same one know the same.
+    pub digest: String,
     /// Answers of peers so far.
     pub exchanges: u64,
     /// When the last one came, in unix seconds; 0 for never.

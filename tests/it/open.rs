@@ -185,6 +185,93 @@ impl Open {
         Client { host, process, socks, control: folder.join("run/control.sock") }
     }
 
+    /// What a client's daemon knows of the network.
+    fn client_directory(&self, client: &Client) -> Value {
+        self.of(client, &["status"])["directory"].clone()
+    }
+
+    /// Waits until all relays that run, and these clients, know the same descriptors.
+    fn agree(&self, clients: &[&Client]) {
+        eventually("all know the same", || {
+            let running = (1..=RELAYS).filter(|number| self.relays[number - 1].is_some());
+            let relays = running.map(|number| self.relay_directory(number));
+            let all: Vec<_> =
+                relays.chain(clients.iter().map(|client| self.client_directory(client))).collect();
+            let same = |one: &Value| one["digest"] == all[0]["digest"] && one["missing"] == 0;
+            all.iter().all(same).then_some(())
+        });
+    }
+
+    /// Waits until a client has built a circuit through a relay.
+    fn reach(&self, client: &Client, number: usize) {
+        let control = client.control.to_str().unwrap();
+        let command = with_password(&["ping", &self.ids[number - 1], "--control", control]);
+        eventually(&format!("a way through relay {number}"), || {
+            self.lab.host(client.host).command(&command).output().unwrap().status.success().then_some(())
+        });
+    }
+
+    /// Nobody else has ended.
+    fn are_alive(&mut self) {
+        for (index, relay) in self.relays.iter_mut().enumerate() {
+            let lives = relay.as_mut().is_none_or(Process::is_alive);
+            assert!(
+                lives,
+                "relay {} has ended: {}",
+                index + 1,
+                relay.as_ref().map_or_else(String::new, Process::log)
+            );
+        }
+    }
+
+    /// Kills one relay after the other: a client's requests go on, and each is soon back in all views and in paths.
+    fn kill_each_relay(&mut self, client: &mut Client, site: &Target) {
+        for number in 1..=RELAYS {
+            self.kill_relay(number);
+            let (_, took) = self.download(client, site, &format!("without {number}"));
+            self.are_alive();
+            assert!(client.process.is_alive());
+            self.start_relay(number);
+            let back = now();
+            self.agree(&[]);
+            let known = back.elapsed();
+            self.reach(client, number);
+            println!(
+                "relay {number} killed: first byte after {took:?}; back: known to all relays after {known:?}, in a path \
+                 after {:?}",
+                back.elapsed()
+            );
+        }
+        self.agree(&[client]);
+    }
+
+    /// Kills the chain: requests go on, and a client that starts meanwhile uses what it has kept; then the chain is back.
+    fn kill_chain(&mut self, anvil: &Path, mut client: Client, site: &Target) -> Client {
+        let Ground { lab, anvil: chain, .. } = &mut self.ground;
+        let state = lab.host(CHAIN).within(|| chain.kill());
+        self.download(&client, site, "without a chain");
+        client.process.end_by("TERM");
+        let mut client = self.client(client.host, &[]);
+        let (_, took) = self.download(&client, site, "kept");
+        println!("first byte of a client that starts without a chain after {took:?}");
+        eventually("the loss is told", || self.relay_directory(1)["trouble"].is_string().then_some(()));
+        self.are_alive();
+        assert!(client.process.is_alive());
+        let before = self.relay_directory(1)["block"].as_u64().unwrap();
+        let Ground { lab, anvil: chain, .. } = &mut self.ground;
+        chain.again_on(anvil, lab.host(CHAIN), &state);
+        for number in 1..=RELAYS {
+            eventually(&format!("relay {number} follows the chain again"), || {
+                let knows = self.relay_directory(number);
+                (knows["block"].as_u64().unwrap() > before && knows["trouble"].is_null()).then_some(())
+            });
+        }
+        eventually("the client follows the chain", || {
+            (self.client_directory(&client)["block"].as_u64().unwrap() > before).then_some(())
+        });
+        client
+    }
+
     /// A client whose wishes nobody can fulfil ends by itself.
     fn refuses(&self, host: usize, wishes: &[&str], code: i32) {
         let config = self.file(&format!("client{host}/client.toml"));
@@ -271,11 +358,7 @@ fn an_open_network_forms_heals_and_lives_on() {
     // Back again, it is soon used.
     net.start_relay(left);
     let back = now();
-    eventually("a way through the relay that is back", || {
-        let control = client.control.to_str().unwrap();
-        let command = with_password(&["ping", &net.ids[left - 1], "--control", control]);
-        net.lab.host(client.host).command(&command).output().unwrap().status.success().then_some(())
-    });
+    net.reach(&client, left);
     println!("a restarted relay is in paths after {:?}", back.elapsed());
 
     // A part of the hosts is cut off; what they say meanwhile is known when they are back.
@@ -294,7 +377,9 @@ fn an_open_network_forms_heals_and_lives_on() {
     }
     let healed = now();
     eventually("the new price is known", || (net.listed(&client, dearer)?["ask"] == DEARER).then_some(()));
-    println!("what was said apart is known after {:?}", healed.elapsed());
+    println!("what was said apart is known to the client after {:?}", healed.elapsed());
+    net.agree(&[&client]);
+    println!("and all know the same after {:?}", healed.elapsed());
 
     // The network needs nobody in particular, not even the relay where all began.
     if net.ids[0].starts_with(&entry) {
@@ -304,7 +389,7 @@ fn an_open_network_forms_heals_and_lives_on() {
     net.download(&client, &site, "without the first");
     let mut client = client;
     client.process.end_by("TERM");
-    let client = net.client(CLIENTS[0], &[]);
+    let mut client = net.client(CLIENTS[0], &[]);
     let (path, took) = net.download(&client, &site, "warm");
     println!("first byte of a client that starts again after {took:?}");
     if !net.ids[0].starts_with(&entry) {
@@ -314,4 +399,16 @@ fn an_open_network_forms_heals_and_lives_on() {
     let other = net.client(CLIENTS[1], &["--hops", "5"]);
     let (path, _) = net.download(&other, &site, "five");
     assert_eq!(path.iter().collect::<BTreeSet<_>>().len(), 5);
+
+    // Nor anybody else: whoever is killed, the rest goes on.
+    let mut other = other;
+    other.process.kill();
+    net.download(&client, &site, "without the other client");
+    net.are_alive();
+    let other = net.client(CLIENTS[1], &[]);
+    net.download(&other, &site, "the other one is back");
+    net.kill_each_relay(&mut client, &site);
+    let client = net.kill_chain(&anvil, client, &site);
+    net.download(&client, &site, "last");
+    net.agree(&[&client, &other]);
 }

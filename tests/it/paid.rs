@@ -62,19 +62,27 @@ impl Anvil {
 
     /// Starts it on another host; it is asked from within that host.
     pub(crate) fn start_on(program: &Path, host: &Host) -> Self {
-        let address = SocketAddr::from((host.address, 8545));
-        let mut run = Command::new(program);
-        run.args(["--host", &host.address.to_string()]);
-        let run = host.command(&run);
+        let (run, address) = Self::command_on(program, host);
         host.within(|| Self::run(run, address))
     }
 
-    fn run(mut run: Command, address: SocketAddr) -> Self {
+    fn command_on(program: &Path, host: &Host) -> (Command, SocketAddr) {
+        let address = SocketAddr::from((host.address, 8545));
+        let mut run = Command::new(program);
+        run.args(["--host", &host.address.to_string(), "--no-request-size-limit"]);
+        (host.command(&run), address)
+    }
+
+    fn launch(mut run: Command, address: SocketAddr) -> Child {
         let (port, chain) = (address.port().to_string(), CHAIN.to_string());
         run.args(["--port", &port, "--chain-id", &chain, "--slots-in-an-epoch", "1", "--block-time", "1"]);
         let child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut anvil = Self { child, address, contract: String::new() };
         eventually("anvil", || TcpStream::connect(address).ok());
+        child
+    }
+
+    fn run(run: Command, address: SocketAddr) -> Self {
+        let mut anvil = Self { child: Self::launch(run, address), address, contract: String::new() };
         let code = payments::abi::creation_code().to_string();
         let receipt = anvil.send(&json!({ "from": RICH, "data": code, "gas": "0x989680" }));
         anvil.contract = receipt["contractAddress"].as_str().unwrap().to_owned();
@@ -85,6 +93,23 @@ impl Anvil {
     pub(crate) fn freeze(&self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", "STOP", &id]).status().unwrap().success());
+    }
+
+    /// Ends it at once; its blocks and its state, for [`Anvil::again_on`].
+    pub(crate) fn kill(&mut self) -> Value {
+        let state = self.ask("anvil_dumpState", &json!([true]));
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        state
+    }
+
+    /// Starts it on that host as it was.
+    pub(crate) fn again_on(&mut self, program: &Path, host: &Host, state: &Value) {
+        let (run, address) = Self::command_on(program, host);
+        host.within(|| {
+            self.child = Self::launch(run, address);
+            assert_eq!(self.ask("anvil_loadState", &json!([state])), true);
+        });
     }
 
     pub(crate) fn url(&self) -> String {

@@ -110,6 +110,11 @@ impl Process {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Ends it at once, without a word.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

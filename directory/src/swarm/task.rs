@@ -10,6 +10,7 @@ use alloy_primitives::keccak256;
 use circuit::error::Misuse;
 use circuit::keys::Random;
 use circuit::node::Now;
+use data_encoding::HEXLOWER;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
 use libp2p::futures::StreamExt as _;
@@ -249,7 +250,8 @@ impl Task {
         }
     }
 
-    fn report(&self, now: Now) -> Status {
+    fn report(&mut self, now: Now) -> Status {
+        let digest = HEXLOWER.encode(&self.exchange.digest());
         let since = self.last_exchange.map_or(self.started, |last| last.instant);
         let lonely = now.instant.saturating_duration_since(since) > self.every.saturating_mul(3);
         let advice = if self.bootstrap.is_empty() && self.exchange.view().iter().len() == 0 {
@@ -266,6 +268,7 @@ impl Task {
             peers: self.peers.len(),
             serving: self.peers.serving(),
             relays: self.exchange.view().iter().len(),
+            digest,
             exchanges: self.exchanges,
             last_exchange: self.last_exchange.map_or(0, |last| last.unix()),
             left: self.left,
