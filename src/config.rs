@@ -137,12 +137,14 @@ state = "state"
 # Countries that the last relay, and the first, may be in; [] is any.
 exit = []
 entry = []
-# Countries and relays (by their ids) that no path may have.
+# Countries, autonomous systems ("AS64500") and relays (by their ids) that no path may have.
 exclude = []
 # No two relays of a path in one country.
 distinct_countries = false
 # The most that a GiB may cost, the whole path, on a paid network; by default any price.
 max_price = "0.5 ether/GiB"
+# Files that say where addresses are (IPv4, IPv6), with or without autonomous systems; by default a table inside chive, without.
+geoip = ["geoip", "geoip6"]
 
 # The wallet that pays, on a paid network; left out on a free one. `chive wallet create` makes it.
 [wallet]
@@ -217,6 +219,8 @@ pub(crate) struct ClientConfig {
     pub(crate) socks: SocketAddr,
     /// What is wanted of every path.
     pub(crate) wishes: Wishes,
+    /// The tables of addresses, if the file names them: IPv4, IPv6.
+    pub(crate) geoip: Option<[PathBuf; 2]>,
     /// Circuits kept ready.
     pub(crate) prebuilt: usize,
     /// The local UDP address, if the file names one.
@@ -353,6 +357,7 @@ impl ClientConfig {
             "network", "signer", "socks", "hops", "prebuilt", "udp", "control", "state", "paths", "wallet",
         ])?;
         let socks = root.parsed("socks", "\"127.0.0.1:9050\"")?;
+        let (wishes, geoip) = paths(&mut root, &source)?;
         Ok(Self {
             network: Network::read(&root)?,
             socks: root.require(
@@ -360,7 +365,8 @@ impl ClientConfig {
                 "\"127.0.0.1:9050\"",
                 socks.or_else(|| DEFAULT_SOCKS.parse().ok()),
             )?,
-            wishes: wishes(&mut root)?,
+            wishes,
+            geoip,
             prebuilt: root.number("prebuilt", "2", 1..MAX_PREBUILT + 1)?.unwrap_or(DEFAULT_PREBUILT),
             udp: root.parsed("udp", "\"0.0.0.0:0\"")?,
             control: root.path("control", CONTROL)?,
@@ -375,12 +381,12 @@ pub(crate) fn is_relay(path: &Path) -> bool {
     Source::read(path).is_ok_and(|source| source.has("listen"))
 }
 
-/// What a client's file wants of every path.
-fn wishes(root: &mut Section<'_>) -> anyhow::Result<Wishes> {
+/// What a client's file wants of every path, and the tables of addresses that it names.
+fn paths(root: &mut Section<'_>, source: &Source) -> anyhow::Result<(Wishes, Option<[PathBuf; 2]>)> {
     let hops = root.number("hops", "3", 1..MAX_HOPS + 1)?.unwrap_or(DEFAULT_HOPS);
     let mut wishes = Wishes::hops(hops);
-    let keys = &["exit", "entry", "exclude", "distinct_countries", "max_price"];
-    let Some(section) = root.section("paths", keys)? else { return Ok(wishes) };
+    let keys = &["exit", "entry", "exclude", "distinct_countries", "max_price", "geoip"];
+    let Some(section) = root.section("paths", keys)? else { return Ok((wishes, None)) };
     let countries = |key| {
         section.list(key, "[\"nl\", \"de\"]", |list| {
             list.iter().map(|text| wishes::country(text)).collect::<Result<_, _>>()
@@ -396,7 +402,13 @@ fn wishes(root: &mut Section<'_>) -> anyhow::Result<Wishes> {
     wishes.max_price = section.get_checked("max_price", "\"0.5 ether/GiB\"", |value| {
         wishes::price(value.as_str().unwrap_or_default())
     })?;
-    Ok(wishes)
+    let geoip = section.list("geoip", "[\"geoip\", \"geoip6\"]", |list| {
+        let files: Result<[String; 2], _> = list.to_vec().try_into();
+        files
+            .map(|files| files.map(|file| source.resolve(&file)))
+            .map_err(|_| "two files are wanted: one for IPv4, one for IPv6")
+    })?;
+    Ok((wishes, geoip))
 }
 
 /// The network and the wallet that a file names, be it a relay's or a client's.

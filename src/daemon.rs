@@ -298,8 +298,9 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
     let Members { view, bootstrap } = network::members(&config.network)?;
     let wishes = wanted.wished.over(config.wishes);
     let hops = wishes.hops;
+    let atlas = network::atlas(config.geoip.as_ref(), &wishes)?;
     if bootstrap.is_none() {
-        network::require_path(&view, &wishes)?;
+        network::require_path(&view, &wishes, Arc::clone(&atlas))?;
     }
     keystore::private_folder(&config.state)?;
     let socket = control_socket(config.control, "client")?;
@@ -321,7 +322,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             network: view.network(),
             socks: wanted.socks.unwrap_or(config.socks),
             wishes: wishes.clone(),
-            country_of: directory::geoip::country,
+            atlas: Arc::clone(&atlas),
             prebuilt: config.prebuilt,
             udp: config.udp.unwrap_or_else(|| any_address(&view)),
             view,
@@ -354,9 +355,10 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             }
         });
         let possible = open.clone();
+
         let impossible = async {
             match possible {
-                Some(open) => open.require_path(wishes).await.err(),
+                Some(open) => open.require_path(wishes, atlas).await.err(),
                 None => None,
             }
         };

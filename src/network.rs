@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use client::path::Paths;
 use client::wishes::Wishes;
+use directory::atlas::Atlas;
 use directory::chain::Chain;
+use directory::geoip::Table;
 use directory::network_file::NetworkFile;
 use directory::view::View;
 use serde::Serialize;
@@ -98,11 +101,24 @@ pub(crate) fn write_open(wanted: &OpenNetwork, output: Format) -> anyhow::Result
     })
 }
 
+/// The table of addresses: that of these files, else the one inside the program.
+pub(crate) fn atlas(files: Option<&[PathBuf; 2]>, wishes: &Wishes) -> anyhow::Result<Arc<dyn Atlas>> {
+    let Some([v4, v6]) = files else {
+        return if wishes.excluded_systems.is_empty() {
+            Ok(Arc::new(Table::embedded()))
+        } else {
+            let problem = "autonomous systems are excluded, and the table inside chive has countries only: name one that has both \
+                           by the setting `geoip` in [paths]";
+            Err(Failure::new(Kind::Usage, problem.to_owned()).into())
+        };
+    };
+    Ok(Arc::new(Table::read(v4, v6).map_err(|bad| Failure::new(Kind::Usage, bad.to_string()))?))
+}
+
 /// Refuses a network in which no path as it is wished exists.
-pub(crate) fn require_path(view: &View, wishes: &Wishes) -> anyhow::Result<()> {
+pub(crate) fn require_path(view: &View, wishes: &Wishes, atlas: Arc<dyn Atlas>) -> anyhow::Result<()> {
     let now = outside::now();
-    let mut paths = Paths::new(outside::random()?, view.clone(), wishes.clone())
-        .with_countries(directory::geoip::country);
+    let mut paths = Paths::new(outside::random()?, view.clone(), wishes.clone()).with_atlas(atlas);
     paths
         .entry(now)
         .and_then(|entry| paths.choose(now, entry, None))

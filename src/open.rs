@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use circuit::keys::{IdentitySecret, NetworkId, RelayId};
 use client::wishes::Wishes;
+use directory::atlas::Atlas;
 use directory::chain_watch::{self, Watch};
 use directory::swarm;
 use directory::view::{Count, View};
@@ -215,7 +216,7 @@ impl Open {
     }
 
     /// Waits until the network is known; fails if it has no path as it is wished.
-    pub(crate) async fn require_path(self, wishes: Wishes) -> anyhow::Result<()> {
+    pub(crate) async fn require_path(self, wishes: Wishes, atlas: Arc<dyn Atlas>) -> anyhow::Result<()> {
         let settled = async {
             loop {
                 let status = self.status();
@@ -231,7 +232,7 @@ impl Open {
         if view.iter().len() == 0 {
             return Ok(());
         }
-        network::require_path(&view, &wishes)
+        network::require_path(&view, &wishes, atlas)
     }
 
     /// Tells once whether a relay is registered, and what to do if not.

@@ -76,6 +76,10 @@ fn relays_text(relays: &[Relay]) -> String {
                 .claimed_country
                 .as_ref()
                 .map_or_else(|| country.to_owned(), |claim| format!("{country}, not {claim} as it says"));
+            let systems = match relay.autonomous_systems.as_slice() {
+                [] => "-".to_owned(),
+                list => list.iter().map(|number| format!("AS{number}")).collect::<Vec<_>>().join(", "),
+            };
             let price =
                 |ask: Option<u64>| ask.map_or_else(|| "-".to_owned(), |ask| ether_text(per_gib(Rate(ask))));
             let bandwidth = match relay.bandwidth {
@@ -87,6 +91,7 @@ fn relays_text(relays: &[Relay]) -> String {
             [
                 short,
                 at,
+                systems,
                 price(relay.ask),
                 price(relay.exit_ask),
                 bandwidth,
@@ -97,7 +102,17 @@ fn relays_text(relays: &[Relay]) -> String {
         })
         .collect();
     table(
-        ["RELAY", "COUNTRY", "ASKS PER GIB", "AS AN EXIT", "CLAIMS", "EXIT FOR PORTS", "MEASURED", "USABLE"],
+        [
+            "RELAY",
+            "COUNTRY",
+            "AUTONOMOUS SYSTEM",
+            "ASKS PER GIB",
+            "AS AN EXIT",
+            "CLAIMS",
+            "EXIT FOR PORTS",
+            "MEASURED",
+            "USABLE",
+        ],
         &rows,
     )
 }
@@ -125,6 +140,7 @@ mod tests {
             id: "ab".repeat(32),
             country: Some("nl".to_owned()),
             claimed_country: Some("de".to_owned()),
+            autonomous_systems: vec![64_500, 64_501],
             operator: String::new(),
             version: String::new(),
             bandwidth: 12_500,
@@ -146,6 +162,7 @@ mod tests {
         for part in [
             "abababababababab ",
             "nl, not de as it says",
+            "AS64500, AS64501",
             "11.9 MiB/s",
             "9 of 10 built, 42.0 ms, 1.0 MiB/s, 1.0 % lost",
             "yes, guard",

@@ -4,13 +4,15 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use circuit::keys::{NetworkId, RelayId};
 use circuit::node::Event;
+use directory::atlas::Atlas;
 use directory::exchange::PeerKey;
 use directory::view::View;
 use driver::{Outside, Shared, UdpSocket};
@@ -47,8 +49,8 @@ pub struct Settings {
     pub socks: SocketAddr,
     /// What the user wants of every path.
     pub wishes: Wishes,
-    /// The country of an address, as a table has it.
-    pub country_of: fn(IpAddr) -> Option<[u8; 2]>,
+    /// Where addresses are.
+    pub atlas: Arc<dyn Atlas>,
     /// Circuits that are kept ready.
     pub prebuilt: usize,
     /// The local address of its links.
@@ -222,7 +224,7 @@ impl Client {
             prebuilt: settings.prebuilt,
             payer,
             guards: guards.as_ref().map(GuardFile::read).transpose()?.unwrap_or_default(),
-            country_of: settings.country_of,
+            atlas: settings.atlas,
         };
         let node = ClientNode::new(driver::now(), config, random_seed()?);
         let (commands, received) = mpsc::channel(64);

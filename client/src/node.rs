@@ -1,7 +1,8 @@
 //! A client, pure: keeps circuits ready, attaches streams to them, and builds anew what fails.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use circuit::cell::{self, BodyType};
@@ -16,6 +17,7 @@ use circuit::request::{Kind, MAX_REQUEST, ReplyCode, Request, Target};
 use circuit::setup::Purpose as SetupPurpose;
 use circuit::stream::{End, StreamConfig};
 use circuit::table::CircuitKey;
+use directory::atlas::{Atlas, Blank};
 use directory::view::View;
 use rand_core::{Rng as _, SeedableRng as _};
 
@@ -72,8 +74,8 @@ pub struct Config {
     pub payer: Option<Payer>,
     /// The guards of the last run.
     pub guards: Guards,
-    /// The country of an address, as a table has it.
-    pub country_of: fn(IpAddr) -> Option<[u8; 2]>,
+    /// Where addresses are.
+    pub atlas: Arc<dyn Atlas>,
 }
 
 impl Config {
@@ -86,7 +88,7 @@ impl Config {
             prebuilt: 0,
             payer: None,
             guards: Guards::default(),
-            country_of: |_| None,
+            atlas: Arc::new(Blank),
         }
     }
 }
@@ -185,7 +187,7 @@ impl ClientNode {
             flows: Flows::new(End::Client, StreamConfig::default(), Random::from_seed(draw())),
             paths: Paths::new(Random::from_seed(draw()), config.view, config.wishes)
                 .with_guards(config.guards)
-                .with_countries(config.country_of),
+                .with_atlas(config.atlas),
             network: config.network,
             prebuilt: config.prebuilt,
             payer: config.payer,

@@ -1,11 +1,12 @@
 //! The choice of a path: which relays, in which order, at which price (docs/spec/05-paths.md).
 
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use circuit::aead::Suite;
 use circuit::keys::{Random, RelayId};
 use circuit::node::Now;
 use circuit::setup::{PathHop, Role, Terms};
+use directory::atlas::{Atlas, Blank};
 use directory::descriptor::epoch;
 use directory::view::{Unfit, View};
 use payments::Address;
@@ -33,7 +34,7 @@ pub struct Paths {
     rng: Random,
     view: View,
     wishes: Wishes,
-    country_of: fn(IpAddr) -> Option<[u8; 2]>,
+    atlas: Arc<dyn Atlas>,
     guards: Guards,
     quality: Quality,
     shunned: Vec<Address>,
@@ -52,13 +53,13 @@ struct Parts<'a> {
 }
 
 impl Paths {
-    /// A chooser whose randomness is `rng`; it knows no guards yet, and no table of countries.
+    /// A chooser whose randomness is `rng`; it knows no guards yet, and no table of addresses.
     pub fn new(rng: Random, view: View, wishes: Wishes) -> Self {
         Self {
             rng,
             view,
             wishes,
-            country_of: |_| None,
+            atlas: Arc::new(Blank),
             guards: Guards::default(),
             quality: Quality::default(),
             shunned: vec![],
@@ -72,10 +73,10 @@ impl Paths {
         Self { guards, ..self }
     }
 
-    /// The same, where relays are in the countries that a table of addresses says.
+    /// The same, where relays are where a table of addresses says.
     #[must_use]
-    pub fn with_countries(self, country_of: fn(IpAddr) -> Option<[u8; 2]>) -> Self {
-        Self { country_of, roster: None, ..self }
+    pub fn with_atlas(self, atlas: Arc<dyn Atlas>) -> Self {
+        Self { atlas, roster: None, ..self }
     }
 
     /// The relays that are known.
@@ -122,7 +123,7 @@ impl Paths {
 
     /// Where a relay is.
     pub fn location(&self, id: &RelayId) -> Location {
-        self.view.get(id).map_or_else(Location::default, |relay| roster::location(relay, self.country_of))
+        self.view.get(id).map_or_else(Location::default, |relay| roster::location(relay, &*self.atlas))
     }
 
     /// Why no path has a relay, if that is so: what is wrong with it, or else the setting of the wish that rules it out.
@@ -139,7 +140,7 @@ impl Paths {
     fn parts(&mut self, now: Now, port: Option<u16>) -> Parts<'_> {
         let unix = now.unix();
         let old = self.roster.take().filter(|roster| roster.holds(unix));
-        let mut roster = old.unwrap_or_else(|| Roster::new(&self.view, unix, &self.wishes, self.country_of));
+        let mut roster = old.unwrap_or_else(|| Roster::new(&self.view, unix, &self.wishes, &*self.atlas));
         roster.open_market(&self.view, self.wishes.hops, port);
         Parts {
             rng: &mut self.rng,

@@ -145,6 +145,9 @@ pub struct Relay {
     pub country: Option<String>,
     /// The country it claims, if that is another one.
     pub claimed_country: Option<String>,
+    /// The numbers of the autonomous systems that its addresses are in, where a table of addresses has them.
+    #[serde(default)]
+    pub autonomous_systems: Vec<u32>,
     /// Who runs it, in its own words.
     pub operator: String,
     /// What it runs, in its own words.

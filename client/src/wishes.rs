@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use circuit::keys::RelayId;
+use directory::atlas::System;
 use directory::descriptor::MAX_ADDRESSES;
 use payments::amount::Rate;
 
@@ -34,6 +35,8 @@ pub struct Location {
     pub claim: Option<Country>,
     /// What a table says of each of its addresses.
     pub seen: [Option<Country>; MAX_ADDRESSES],
+    /// The autonomous system of each of its addresses, where a table knows it.
+    pub systems: [Option<System>; MAX_ADDRESSES],
 }
 
 impl Location {
@@ -47,6 +50,11 @@ impl Location {
     pub fn countries(self) -> impl Iterator<Item = Country> {
         let claim = self.claim.filter(|_| self.seen == [None; MAX_ADDRESSES]);
         self.seen.into_iter().flatten().chain(claim)
+    }
+
+    /// All autonomous systems that its addresses are known to be in.
+    pub fn systems(self) -> impl Iterator<Item = System> + Clone {
+        self.systems.into_iter().flatten()
     }
 
     /// Whether the table says something else of one of its addresses than the relay.
@@ -67,6 +75,8 @@ pub struct Wishes {
     pub entry: BTreeSet<Country>,
     /// Countries that no relay of a path may be in.
     pub excluded: BTreeSet<Country>,
+    /// Autonomous systems that no relay of a path may be in.
+    pub excluded_systems: BTreeSet<System>,
     /// Relays that no path may have.
     pub excluded_relays: BTreeSet<RelayId>,
     /// No two relays of a path may be in one country.
@@ -108,6 +118,7 @@ impl Place {
 pub(crate) enum Unmet {
     Country,
     ExcludedCountry,
+    ExcludedSystem,
     ExcludedRelay,
 }
 
@@ -118,6 +129,8 @@ pub struct RuledOut {
     pub country: usize,
     /// In a country that is excluded, or in none that is known.
     pub excluded_country: usize,
+    /// In an autonomous system that is excluded, or in none that is known.
+    pub excluded_system: usize,
     /// Excluded themselves.
     pub excluded_relay: usize,
 }
@@ -127,13 +140,14 @@ impl RuledOut {
         match unmet {
             Unmet::Country => self.country += 1,
             Unmet::ExcludedCountry => self.excluded_country += 1,
+            Unmet::ExcludedSystem => self.excluded_system += 1,
             Unmet::ExcludedRelay => self.excluded_relay += 1,
         }
     }
 
     /// How many in all.
     pub const fn sum(&self) -> usize {
-        self.country + self.excluded_country + self.excluded_relay
+        self.country + self.excluded_country + self.excluded_system + self.excluded_relay
     }
 
     /// In words, by the names of the settings.
@@ -141,9 +155,10 @@ impl RuledOut {
         let wishes = [
             (place.as_str(), self.country),
             ("exclude", self.excluded_country),
+            ("exclude", self.excluded_system),
             ("exclude", self.excluded_relay),
         ];
-        let kinds = ["countries", "countries", "relays"];
+        let kinds = ["countries", "countries", "autonomous systems", "relays"];
         let parts: Vec<_> = wishes
             .iter()
             .zip(kinds)
@@ -162,6 +177,7 @@ impl Wishes {
             exit: BTreeSet::new(),
             entry: BTreeSet::new(),
             excluded: BTreeSet::new(),
+            excluded_systems: BTreeSet::new(),
             excluded_relays: BTreeSet::new(),
             distinct_countries: false,
             max_price: None,
@@ -180,6 +196,12 @@ impl Wishes {
             && (at.country().is_none() || excluded(at.claim) || at.countries().any(|at| excluded(Some(at))))
         {
             return Some(Unmet::ExcludedCountry);
+        }
+        let mut systems = at.systems();
+        if !self.excluded_systems.is_empty()
+            && (systems.clone().next().is_none() || systems.any(|at| self.excluded_systems.contains(&at)))
+        {
+            return Some(Unmet::ExcludedSystem);
         }
         let within = |wanted: &BTreeSet<Country>| {
             wanted.is_empty() || at.country().is_some() && at.countries().all(|at| wanted.contains(&at))
@@ -252,6 +274,12 @@ mod tests {
                 assert_eq!(wishes.unmet(place, &id, bad), Some(Unmet::ExcludedCountry), "{place:?} {bad:?}");
             }
             assert_eq!(wishes.unmet(place, &id, at("NL", "")), None);
+        }
+        let system = |number| System::new(number);
+        let of = |number| Location { systems: [None, system(number), None, None], ..at("NL", "NL") };
+        let wishes = Wishes { excluded_systems: system(64_500).into_iter().collect(), ..wishes };
+        for (at, unmet) in [(of(64_500), true), (of(64_501), false), (at("NL", "NL"), true)] {
+            assert_eq!(wishes.unmet(Place::Middle, &id, at), unmet.then_some(Unmet::ExcludedSystem));
         }
         let wishes = Wishes { excluded_relays: BTreeSet::from([id]), ..wishes };
         assert_eq!(wishes.unmet(Place::Middle, &id, at("NL", "NL")), Some(Unmet::ExcludedRelay));

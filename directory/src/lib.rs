@@ -7,6 +7,7 @@
     warn(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
+pub mod atlas;
 pub mod chain;
 #[cfg(feature = "io")]
 pub mod chain_watch;

@@ -6,16 +6,19 @@ use std::str::FromStr;
 use circuit::keys::RelayId;
 use client::path::CELLS_PER_GIB;
 use client::wishes::{Country, Wishes};
+use directory::atlas::System;
 use directory::chain::{Wei, parse_amount};
 use directory::payment::Rate;
 
 use super::relay_id;
 
-/// What no path may have: a country, or a relay.
+/// What no path may have: a country, an autonomous system, or a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Excluded {
     /// All relays of a country.
     Country(Country),
+    /// All relays of an autonomous system.
+    System(System),
     /// One relay.
     Relay(RelayId),
 }
@@ -27,8 +30,14 @@ impl FromStr for Excluded {
         if let Some(id) = relay_id(text) {
             return Ok(Self::Relay(id));
         }
+        let number =
+            text.get(..2).filter(|start| start.eq_ignore_ascii_case("as")).and_then(|_| text.get(2..));
+        if let Some(system) = number.and_then(|number| number.parse().ok()) {
+            return Ok(Self::System(system));
+        }
         Country::parse(text).map(Self::Country).ok_or_else(|| {
-            "a country of two letters, such as nl, or a relay's id of 64 hexadecimal digits is wanted"
+            "a country of two letters, such as nl, an autonomous system, such as AS64500, or a relay's id of 64 hexadecimal \
+             digits is wanted"
                 .to_owned()
         })
     }
@@ -51,9 +60,11 @@ pub(crate) fn price(text: &str) -> Result<Rate, String> {
 /// Adds what is excluded to wishes.
 pub(crate) fn exclude(wishes: &mut Wishes, all: impl IntoIterator<Item = Excluded>) {
     (wishes.excluded, wishes.excluded_relays) = (BTreeSet::new(), BTreeSet::new());
+    wishes.excluded_systems = BTreeSet::new();
     for one in all {
         match one {
             Excluded::Country(country) => wishes.excluded.insert(country),
+            Excluded::System(system) => wishes.excluded_systems.insert(system),
             Excluded::Relay(relay) => wishes.excluded_relays.insert(relay),
         };
     }
@@ -78,6 +89,12 @@ mod tests {
         let id = "ab".repeat(32);
         assert_eq!(id.parse(), Ok(Excluded::Relay(RelayId([0xab; 32]))));
         assert_eq!("de".parse(), Ok(Excluded::Country(Country(*b"DE"))));
-        assert!("deu".parse::<Excluded>().is_err());
+        for text in ["AS64500", "as64500"] {
+            assert_eq!(text.parse(), Ok(Excluded::System(System::new(64_500).unwrap())));
+        }
+        assert_eq!("as".parse(), Ok(Excluded::Country(Country(*b"AS"))), "American Samoa");
+        for bad in ["deu", "as0", "as-1", "as4294967296", "asx"] {
+            assert!(bad.parse::<Excluded>().is_err(), "{bad}");
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use client::driver::Client;
 use client::wishes::Wishes;
+use directory::geoip::Table;
 use directory::view::View;
 use router::driver::Relay;
 use router::policy::ExitPolicy;
@@ -133,7 +134,7 @@ impl Nodes {
             view,
             socks,
             wishes: Wishes::hops(hops),
-            country_of: directory::geoip::country,
+            atlas: Arc::new(Table::embedded()),
             prebuilt: PREBUILT,
             udp,
             money,

@@ -66,6 +66,58 @@ fn wishes_are_kept_or_the_client_says_which_one_cannot_be() {
     assert_eq!(known.ask(&["relays", "--exits"])["relays"].as_array().unwrap().len(), 2);
 }
 
+/// A command of a client that must be refused; what it says.
+fn refused(network: &Network, more: &[&str]) -> String {
+    let output = network.client_command("client", 3).args(more).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    text(&output.stdout).to_owned()
+}
+
+// path.distinct.4
+#[test]
+fn a_table_of_autonomous_systems_keeps_relays_of_one_apart() {
+    let network = Network::start(4);
+    let said = refused(&network, &["--exclude", "AS64500"]);
+    assert!(said.contains("`geoip` in [paths]"), "{said}");
+    // The relays are at 127.0.0.1 to 127.0.0.4; the first two are in one system.
+    let start = 127 << 24;
+    let line = |n: u32, system: u32| format!("{0},{0},DE,{system}\n", start + n);
+    let table =
+        [(1, 64_501), (2, 64_501), (3, 64_503), (4, 64_504)].map(|(n, system)| line(n, system)).concat();
+    fs::write(network.file("v6"), "").unwrap();
+    fs::write(network.file("v4"), format!("{table}{table}")).unwrap();
+    let config = network.file("client.toml");
+    let written = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{written}\n[paths]\ngeoip = [\"v4\", \"v6\"]\n")).unwrap();
+    let said = refused(&network, &[]);
+    assert!(said.contains("v4 cannot be used: line 5: "), "{said}");
+    fs::write(network.file("v4"), table).unwrap();
+    let client = network.client("client", 3);
+    let relays = client.ask(&["relays"])["relays"].as_array().unwrap().clone();
+    let systems: BTreeSet<_> =
+        relays.iter().map(|relay| relay["autonomous_systems"][0].as_u64().unwrap()).collect();
+    assert_eq!((relays.len(), systems), (4, BTreeSet::from([64_501, 64_503, 64_504])));
+    let circuits = client.ask(&["circuits"])["circuits"].as_array().unwrap().clone();
+    assert!(!circuits.is_empty());
+    for circuit in circuits {
+        let is_first_two = |hop: &&Value| {
+            ["127.0.0.1:", "127.0.0.2:"].iter().any(|at| hop["address"].as_str().unwrap().starts_with(at))
+        };
+        let count = circuit["path"].as_array().unwrap().iter().filter(is_first_two).count();
+        assert_eq!(count, 1, "{circuit}");
+    }
+    let said = network.client_command("other", 4).output().unwrap();
+    assert_eq!(said.status.code(), Some(5));
+    assert!(text(&said.stdout).contains("3 autonomous systems"), "{}", text(&said.stdout));
+    let said = network.client_command("other", 3).args(["--exclude", "AS64503"]).output().unwrap();
+    assert_eq!(said.status.code(), Some(5));
+    assert!(
+        text(&said.stdout).contains("1 by the autonomous systems of `exclude`"),
+        "{}",
+        text(&said.stdout)
+    );
+}
+
 // path.circuit.4
 #[test]
 fn circuits_can_be_measured_and_replaced() {

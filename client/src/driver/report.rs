@@ -1,10 +1,12 @@
 //! The client's documents, made from what its node shows.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use circuit::keys::RelayId;
 use circuit::setup::Status as SetupStatus;
+use directory::atlas::System;
 use directory::descriptor::SignedDescriptor;
 
 use crate::node::{ClientNode, Echo};
@@ -137,6 +139,7 @@ pub(super) fn relays(node: &ClientNode) -> Vec<status::Relay> {
         status::Relay {
             id: id.to_string(),
             country: at.country().map(|country| country.to_string()),
+            autonomous_systems: at.systems().map(System::get).collect::<BTreeSet<_>>().into_iter().collect(),
             claimed_country: at.claim.filter(|_| at.is_contradicted()).map(|country| country.to_string()),
             operator: relay.operator.clone(),
             version: relay.version.clone(),

@@ -77,11 +77,11 @@ pub enum NoPath {
         ruled_out: RuledOut,
         /// How many ask more than the path pays.
         dear: usize,
-        /// How many have an owner, a subnet or a country of the entry's.
+        /// How many have an owner, a subnet, an autonomous system or a country of the entry's.
         alike: usize,
     },
-    /// The relays have too many owners, subnets or countries in common.
-    #[error("{}", too_alike(*left, *hops, *owners, *subnets, *countries, ruled_out))]
+    /// The relays have too many owners, subnets, autonomous systems or countries in common.
+    #[error("{}", too_alike(*left, *hops, *owners, *subnets, *systems, *countries, ruled_out))]
     TooAlike {
         /// Relays that the wishes leave.
         left: usize,
@@ -91,6 +91,8 @@ pub enum NoPath {
         owners: usize,
         /// Their subnets.
         subnets: usize,
+        /// Their autonomous systems, where any is known.
+        systems: Option<usize>,
         /// Their countries, where they are to be distinct.
         countries: Option<usize>,
         /// How many others the wishes rule out.
@@ -133,7 +135,7 @@ fn wishes(place: Place, of: usize, port: u16, ruled_out: &RuledOut, dear: usize,
         parts.push(format!("{dear} by their price"));
     }
     if alike > 0 {
-        parts.push(format!("{alike} by being of the entry's owner, subnet or country"));
+        parts.push(format!("{alike} by being of the entry's owner, subnet, autonomous system or country"));
     }
     let few = if place == Place::Middle { "too few of the" } else { "none of the" };
     let (place, port) = (place.as_str(), for_port(port));
@@ -148,6 +150,7 @@ fn too_alike(
     hops: usize,
     owners: usize,
     subnets: usize,
+    systems: Option<usize>,
     countries: Option<usize>,
     ruled_out: &RuledOut,
 ) -> String {
@@ -156,6 +159,7 @@ fn too_alike(
         kinds.push(format!("{owners} owners"));
     }
     kinds.push(format!("{subnets} subnets"));
+    kinds.extend(systems.map(|systems| format!("{systems} autonomous systems")));
     kinds.extend(countries.map(|countries| format!("{countries} countries")));
     let wishes = match ruled_out.sum() {
         0 => String::new(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use circuit::keys::RelayId;
+use directory::atlas::Atlas;
 use directory::descriptor::{Descriptor, EPOCH_SECONDS, MAX_ADDRESSES};
 use directory::exit_summary::ExitSummary;
 use directory::payment::Payment;
@@ -38,8 +39,8 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    fn new(relay: &Descriptor, wishes: &Wishes, country_of: fn(IpAddr) -> Option<[u8; 2]>) -> Self {
-        let at = location(relay, country_of);
+    fn new(relay: &Descriptor, wishes: &Wishes, atlas: &dyn Atlas) -> Self {
+        let at = location(relay, atlas);
         let mut nets = [0; MAX_ADDRESSES];
         for (net, address) in nets.iter_mut().zip(&relay.addresses) {
             *net = subnet(address.ip()).unwrap_or(0);
@@ -70,25 +71,27 @@ impl Candidate {
     }
 
     /// Whether it and another one may not be in one path (circuit.setup.8).
-    // path.distinct.1 path.distinct.2
+    // path.distinct.1 path.distinct.2 path.distinct.4
     pub(super) fn clashes(&self, other: &Self, wishes: &Wishes) -> bool {
         let same_owner = self.payment.is_some() && self.owner() == other.owner();
         let same_net = || self.nets.iter().any(|net| *net != 0 && other.nets.contains(net));
+        let same_system = || self.at.systems().any(|own| other.at.systems().any(|system| system == own));
         // path.distinct.3
         let same_country = || {
             let unknown = self.at.country().is_none() || other.at.country().is_none();
             let shared = || self.at.countries().any(|own| other.at.countries().any(|country| country == own));
             wishes.distinct_countries && (unknown || shared())
         };
-        self.id == other.id || same_owner || same_net() || same_country()
+        self.id == other.id || same_owner || same_net() || same_system() || same_country()
     }
 }
 
 /// Where a relay is.
-pub(super) fn location(relay: &Descriptor, country_of: fn(IpAddr) -> Option<[u8; 2]>) -> Location {
+pub(super) fn location(relay: &Descriptor, atlas: &dyn Atlas) -> Location {
     let mut at = Location { claim: relay.country.map(Country), ..Location::default() };
-    for (seen, address) in at.seen.iter_mut().zip(&relay.addresses) {
-        *seen = country_of(address.ip()).map(Country);
+    for ((seen, system), address) in at.seen.iter_mut().zip(&mut at.systems).zip(&relay.addresses) {
+        *seen = atlas.country(address.ip()).map(Country);
+        *system = atlas.system(address.ip());
     }
     at
 }
@@ -139,12 +142,7 @@ pub(super) struct Roster {
 
 impl Roster {
     /// The relays of a view that can be used at `unix` (seconds).
-    pub(super) fn new(
-        view: &View,
-        unix: u64,
-        wishes: &Wishes,
-        country_of: fn(IpAddr) -> Option<[u8; 2]>,
-    ) -> Self {
+    pub(super) fn new(view: &View, unix: u64, wishes: &Wishes, atlas: &dyn Atlas) -> Self {
         let usable: Vec<_> = view.iter().filter(|relay| view.usable(&relay.id, unix).is_ok()).collect();
         let median = median(usable.iter().map(|relay| relay.bandwidth));
         let mut sum = 0_u64;
@@ -157,7 +155,7 @@ impl Roster {
             sums: sums.collect(),
             known: view.iter().len(),
             until: usable.iter().map(|relay| relay.expires).min().unwrap_or(u64::MAX).min(epoch_ends),
-            candidates: usable.iter().map(|relay| Candidate::new(relay, wishes, country_of)).collect(),
+            candidates: usable.iter().map(|relay| Candidate::new(relay, wishes, atlas)).collect(),
             markets: BTreeMap::new(),
         }
     }
@@ -233,13 +231,21 @@ impl Roster {
         self.markets.get(&port).map(|market| market.as_ref().map_err(|no_path| *no_path)).transpose()
     }
 
-    /// How many different owners, subnets and countries some relays have.
-    pub(super) fn kinds(relays: &[&Candidate]) -> [usize; 3] {
+    /// How many different owners, subnets, countries and autonomous systems some relays have; who is in no subnet or system
+    /// counts as one.
+    pub(super) fn kinds(relays: &[&Candidate]) -> [usize; 4] {
         let owners: BTreeSet<_> = relays.iter().filter_map(|relay| relay.owner()).collect();
         let own = |relay: &&&Candidate| relay.nets.iter().all(|net| *net == 0);
         let nets: BTreeSet<_> = relays.iter().flat_map(|relay| relay.nets).filter(|net| *net != 0).collect();
         let countries: BTreeSet<_> = relays.iter().filter_map(|relay| relay.at.country()).collect();
-        [owners.len(), nets.len() + relays.iter().filter(own).count(), countries.len()]
+        let systems: BTreeSet<_> = relays.iter().flat_map(|relay| relay.at.systems()).collect();
+        let unknown = relays.iter().filter(|relay| relay.at.systems().next().is_none()).count();
+        [
+            owners.len(),
+            nets.len() + relays.iter().filter(own).count(),
+            countries.len(),
+            systems.len() + unknown,
+        ]
     }
 }
 

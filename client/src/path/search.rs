@@ -204,9 +204,10 @@ impl<'a> Search<'a> {
         if left.len() < hops && ruled_out.sum() > 0 {
             return NoPath::Wishes { place: Place::Middle, of, port, ruled_out, dear: usable - of, alike: 0 };
         }
-        let [owners, subnets, countries] = Roster::kinds(&left);
+        let [owners, subnets, countries, systems] = Roster::kinds(&left);
         let countries = self.wishes.distinct_countries.then_some(countries);
-        NoPath::TooAlike { left: left.len(), hops, owners, subnets, countries, ruled_out }
+        let systems = left.iter().any(|relay| relay.at.systems().next().is_some()).then_some(systems);
+        NoPath::TooAlike { left: left.len(), hops, owners, subnets, systems, countries, ruled_out }
     }
 }
 

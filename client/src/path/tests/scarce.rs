@@ -54,7 +54,15 @@ fn scarce(seed: u64) -> Scarce {
     let excluded_relays = (0..below(4)).map(|_| id(1 + below(30))).collect();
     let distinct_countries = below(6) == 0;
     let max_price = (paid && below(3) == 0).then(|| Rate(40 + u64::from(below(100))));
-    let wishes = Wishes { hops, exit, entry, excluded, excluded_relays, distinct_countries, max_price };
+    let wishes = Wishes {
+        exit,
+        entry,
+        excluded,
+        excluded_relays,
+        distinct_countries,
+        max_price,
+        ..Wishes::hops(hops)
+    };
     Scarce { seed, view, wishes }
 }
 

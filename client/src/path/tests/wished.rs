@@ -1,5 +1,9 @@
 //! Wishes, and what is said where they cannot be met.
 
+use std::net::IpAddr;
+
+use directory::atlas::System;
+
 use super::*;
 use crate::wishes::Country;
 
@@ -31,6 +35,63 @@ fn with(view: &View, seed: u64, wishes: Wishes) -> Paths {
 
 fn at(view: &View, hop: &PathHop) -> Country {
     Country(view.get(&hop.id).unwrap().country.unwrap())
+}
+
+/// A table that is a function.
+struct By(fn(IpAddr) -> Option<[u8; 2]>, fn(IpAddr) -> Option<u32>);
+
+impl core::fmt::Debug for By {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("By")
+    }
+}
+
+impl Atlas for By {
+    fn country(&self, ip: IpAddr) -> Option<[u8; 2]> {
+        (self.0)(ip)
+    }
+
+    fn system(&self, ip: IpAddr) -> Option<System> {
+        System::new((self.1)(ip)?)
+    }
+}
+
+fn countries_by(country_of: fn(IpAddr) -> Option<[u8; 2]>) -> Arc<dyn Atlas> {
+    Arc::new(By(country_of, |_| None))
+}
+
+/// The last part of an IPv4 address.
+fn last(ip: IpAddr) -> Option<u32> {
+    ip.to_string().split('.').next_back()?.parse().ok()
+}
+
+// path.distinct.4
+#[test]
+fn no_two_relays_of_a_path_are_in_one_autonomous_system() {
+    let (now, view) = (start(), view(20, 8));
+    // Five systems, and two relays of which none is known.
+    let system_of: fn(IpAddr) -> Option<u32> =
+        |ip| Some(64_500 + last(ip)? % 5).filter(|_| last(ip) < Some(19));
+    let atlas: Arc<dyn Atlas> = Arc::new(By(|_| None, system_of));
+    for seed in 0..100 {
+        for hops in 2..=5 {
+            let mut paths = with(&view, seed, Wishes::hops(hops)).with_atlas(Arc::clone(&atlas));
+            let entry = paths.entry(now).unwrap();
+            let path = paths.choose(now, entry, None).unwrap();
+            let known: Vec<_> = path.iter().flat_map(|hop| paths.location(&hop.id).systems()).collect();
+            assert_eq!(known.iter().collect::<BTreeSet<_>>().len(), known.len(), "{known:?}");
+        }
+    }
+    let three: Arc<dyn Atlas> = Arc::new(By(|_| None, |ip| Some(64_500 + last(ip)? % 3)));
+    let error = with(&view, 1, Wishes::hops(4)).with_atlas(Arc::clone(&three)).entry(now).unwrap_err();
+    assert!(matches!(error, NoPath::TooAlike { left: 20, systems: Some(3), .. }), "{error:?}");
+    assert!(error.to_string().contains("3 autonomous systems"), "{error}");
+    let excluded_systems = [64_500, 64_501, 64_502].into_iter().filter_map(System::new).collect();
+    let error = with(&view, 1, Wishes { excluded_systems, ..Wishes::hops(3) })
+        .with_atlas(three)
+        .entry(now)
+        .unwrap_err();
+    assert!(error.to_string().contains("20 by the autonomous systems of `exclude`"), "{error}");
 }
 
 // path.wish.1
@@ -159,7 +220,7 @@ fn a_relay_that_lies_about_its_country_is_where_its_address_is() {
     view.insert(liar).unwrap();
     let wishes = Wishes { exit: countries(&["nl"]), ..Wishes::hops(3) };
     let exits = |country_of: fn(IpAddr) -> Option<[u8; 2]>| {
-        let mut paths = with(&view, 1, wishes.clone()).with_countries(country_of);
+        let mut paths = with(&view, 1, wishes.clone()).with_atlas(countries_by(country_of));
         let entry = paths.entry(now).unwrap();
         (0..100).map(|_| paths.choose(now, entry, None).unwrap()[2].id).collect::<BTreeSet<_>>()
     };
@@ -178,12 +239,13 @@ fn every_address_of_a_relay_counts_for_its_country() {
         relay.country = Some(*b"NL");
     }))
     .unwrap();
-    let mut paths = with(&view, 1, Wishes { excluded: countries(&["us"]), ..Wishes::hops(3) })
-        .with_countries(|ip| match ip.to_string().split('.').next() {
+    let mut paths = with(&view, 1, Wishes { excluded: countries(&["us"]), ..Wishes::hops(3) }).with_atlas(
+        countries_by(|ip| match ip.to_string().split('.').next() {
             Some("93") => Some(*b"NL"),
             Some("5") => Some(*b"US"),
             _ => None,
-        });
+        }),
+    );
     let entry = paths.entry(now).unwrap();
     assert!(paths.location(&id(13)).is_contradicted());
     assert!((0..100).all(|_| paths.choose(now, entry, None).unwrap().iter().all(|hop| hop.id != id(13))));
