@@ -32,6 +32,11 @@ const MOST_TRIED: u32 = 400;
 /// Circuits are counted in steps of so many: a file is not written for each.
 const STEP: u32 = 20;
 
+/// How long a guard that is hidden is waited for before another one is drawn in its place.
+const WAIT: Duration = Duration::from_mins(1);
+/// While so many guards are hidden no other is drawn.
+const MAX_HIDDEN: usize = 5;
+
 const MAGIC: &[u8; 4] = b"CHVG";
 const FORMAT: u8 = 1;
 const HEADER: usize = 4 + 1 + 16 + 1;
@@ -59,6 +64,17 @@ pub struct Guard {
     failed: bool,
     rests: u32,
     rest_until: Option<Instant>,
+    /// Since when it is hidden: registered, and not known as a relay that can be used.
+    hidden: Option<Instant>,
+}
+
+/// Why no new guard may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// How many guards are hidden.
+    pub guards: usize,
+    /// Whether it is only a matter of a minute.
+    pub waits: bool,
 }
 
 impl Guard {
@@ -75,6 +91,7 @@ impl Guard {
             failed: false,
             rests: 0,
             rest_until: None,
+            hidden: None,
         }
     }
 
@@ -110,6 +127,7 @@ impl Guard {
             failed: false,
             rests: 0,
             rest_until: None,
+            hidden: None,
         })
     }
 }
@@ -147,6 +165,23 @@ impl Guards {
         // When nobody answers it may be our own network.
         let rested = || fit.iter().min_by_key(|guard| guard.rest_until).filter(|_| fit.len() >= MAX_GUARDS);
         awake.or_else(rested).map(|guard| guard.id)
+    }
+
+    /// Notes which guards are hidden now.
+    pub(crate) fn note_hidden(&mut self, now: Instant, is_hidden: impl Fn(&RelayId) -> bool) {
+        for guard in &mut self.list {
+            guard.hidden = is_hidden(&guard.id).then(|| guard.hidden.unwrap_or(now));
+        }
+    }
+
+    /// Why no new guard may be drawn: who can keep descriptors from us would have one after the other drawn, until it is one
+    /// of his.
+    // path.guard.8
+    pub(crate) fn hidden(&self, now: Instant) -> Option<Hidden> {
+        let since = || self.list.iter().filter_map(|guard| guard.hidden);
+        let guards = since().count();
+        let waits = since().any(|since| now.saturating_duration_since(since) < WAIT) && guards < MAX_HIDDEN;
+        (waits || guards >= MAX_HIDDEN).then_some(Hidden { guards, waits })
     }
 
     /// Those before a relay that do not rest.

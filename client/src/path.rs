@@ -162,8 +162,10 @@ impl Paths {
         if usable < hops {
             return Err(NoPath::TooFewRelays { known: parts.roster.known(), usable, hops });
         }
+        let (view, unix) = (parts.view, now.unix());
+        parts.guards.note_hidden(now.instant, |id| is_hidden(view, id, unix));
         let fit = parts.entries()?;
-        parts.guards.expire(now.unix());
+        parts.guards.expire(unix);
         let ids: Vec<_> = parts.guards.iter().map(|guard| guard.id).collect();
         let Parts { rng, roster, wishes, quality, guards, .. } = parts;
         let mut search = Search::new(roster, wishes, quality, rng, now.instant);
@@ -177,12 +179,18 @@ impl Paths {
         if let Some(entry) = guards.choose(now.instant, |id| old.contains(id)) {
             return Ok(entry);
         }
-        if let Some(entry) = new_guard(&mut search, &fit, &old) {
-            guards.add(now.unix(), entry, search.rng);
+        let hidden = guards.hidden(now.instant);
+        if hidden.is_none()
+            && let Some(entry) = new_guard(&mut search, &fit, &old)
+        {
+            guards.add(unix, entry, search.rng);
             return Ok(entry);
         }
         if let Some(entry) = guards.longest_rested(|id| old.contains(id)) {
             return Ok(entry);
+        }
+        if let Some(hidden) = hidden {
+            return Err(NoPath::GuardsHidden(hidden));
         }
         // Nobody leads on: of the first it can be said why.
         let Some((entry, class)) = fit.first() else {
@@ -254,6 +262,16 @@ impl<'a> Parts<'a> {
             _ => Ok(fit),
         }
     }
+}
+
+/// Whether the registry has a relay of which no descriptor that can be used is known: somebody may be keeping it from us.
+// path.guard.8
+fn is_hidden(view: &View, id: &RelayId, unix: u64) -> bool {
+    let lacks = matches!(
+        view.usable(id, unix),
+        Err(Unfit::Missing | Unfit::Expired { .. } | Unfit::NoOnionKey { .. })
+    );
+    lacks && view.registry().is_some_and(|registry| registry.contains(id))
 }
 
 /// A new guard: with other owners and subnets than the others, and no exit where paths have several relays, since exits

@@ -108,6 +108,24 @@ fn each_is_one_for_months_and_not_for_ever() {
     assert_eq!(guards.iter().len(), 0);
 }
 
+// path.guard.8
+#[test]
+fn hidden_guards_are_waited_for_and_then_limit_new_ones() {
+    let (now, mut guards) = (start(), guards(&[1, 2, 3, 4, 5, 6]));
+    assert_eq!(guards.hidden(now), None);
+    guards.note_hidden(now, |relay| *relay == id(2));
+    assert_eq!(guards.hidden(now), Some(Hidden { guards: 1, waits: true }));
+    let later = now + WAIT;
+    guards.note_hidden(later, |relay| *relay == id(2));
+    assert_eq!(guards.hidden(later), None, "it was waited for");
+    guards.note_hidden(later, |relay| *relay == id(3));
+    assert_eq!(guards.hidden(later), Some(Hidden { guards: 1, waits: true }), "each has its own time");
+    guards.note_hidden(later, |relay| *relay != id(6));
+    assert_eq!(guards.hidden(later + 100 * WAIT), Some(Hidden { guards: MAX_HIDDEN, waits: false }));
+    guards.note_hidden(later, |_| false);
+    assert_eq!(guards.hidden(later), None);
+}
+
 // path.guard.6
 #[test]
 fn one_over_which_few_circuits_stand_is_left() {

@@ -3,6 +3,7 @@
 use payments::amount::Rate;
 
 use super::market::per_gib;
+use crate::guards::Hidden;
 use crate::wishes::{Place, RuledOut};
 
 /// Why there is no path; says what is missing.
@@ -46,6 +47,9 @@ pub enum NoPath {
         /// The owners that a price class needs; 0 on a free network.
         needed: usize,
     },
+    /// Guards are registered and not known, and no new one may be drawn yet.
+    #[error("{}", hidden(*_0))]
+    GuardsHidden(Hidden),
     /// The maximum price is too low.
     #[error(
         "a path of {hops} hops{} costs at least {} wei per GiB, and the maximum price of {} wei per GiB rules out {ruled_out} of the relays that may be its entry: raise the maximum price, or lower the number of hops",
@@ -169,6 +173,20 @@ fn too_alike(
     format!(
         "the {left} relays that are left{wishes} are of {}, and no {hops} of them from the entry to an exit are all distinct: lower the number of hops{remedy}",
         kinds.join(", ")
+    )
+}
+
+fn hidden(Hidden { guards, waits }: Hidden) -> String {
+    if waits {
+        return format!(
+            "of {guards} guards of this client, which are registered, it is not known how they are reached: they are waited for a \
+             minute before another one is drawn"
+        );
+    }
+    format!(
+        "{guards} guards of this client are registered, and no peer tells how they are reached: somebody may be hiding them, so \
+         that others are drawn; use another network or other bootstrap addresses, or remove the file `guards` in the folder of \
+         the setting `state`: then new ones are drawn"
     )
 }
 

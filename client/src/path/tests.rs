@@ -7,6 +7,7 @@ use directory::chain::{Chain, Wei};
 use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor};
 use directory::exit_summary::ExitSummary;
 use directory::payment::Payment;
+use directory::registry::Registry;
 use payments::Address;
 use payments::amount::Tier;
 use rand_core::SeedableRng as _;
@@ -151,6 +152,85 @@ fn a_guard_that_leaves_the_view_is_the_entry_again_when_it_returns() {
     }
     paths.set_view(whole);
     assert_eq!((paths.entry(now), paths.better(now, &entry)), (Ok(first), Some(first)));
+}
+
+/// Relays of which those in the set are registered, and known but for those that somebody hides.
+fn registered(whole: &View, registered: impl Fn(&RelayId) -> bool, hidden: &BTreeSet<RelayId>) -> View {
+    let mut registry = Registry::default();
+    let mut seq = 0;
+    for relay in whole.iter().filter(|relay| registered(&relay.id)) {
+        seq += 1;
+        registry.apply(seq, relay.payment.unwrap().owner, relay.id, true).unwrap();
+    }
+    let mut view = View::new(NETWORK).with_chain(chain(1));
+    view.set_registry(Arc::new(registry));
+    for relay in whole.iter().filter(|relay| registered(&relay.id) && !hidden.contains(&relay.id)) {
+        view.insert(relay.clone()).unwrap();
+    }
+    view
+}
+
+// path.guard.8
+#[test]
+fn who_hides_guards_one_after_the_other_has_few_drawn() {
+    let (mut now, whole) = (start(), paid(60, 20, 1, |n| (n, 10, 20)));
+    let mut hidden = BTreeSet::new();
+    let mut paths = paths(2, &registered(&whole, |_| true, &hidden));
+    let mut seen = BTreeSet::new();
+    let mut refused = None;
+    for _ in 0..30 {
+        match paths.entry(now) {
+            Ok(entry) => {
+                paths.guards_mut().worked(now.unix(), &entry);
+                seen.insert(entry);
+                hidden.insert(entry);
+                paths.set_view(registered(&whole, |_| true, &hidden));
+                assert!(matches!(paths.entry(now), Err(NoPath::GuardsHidden(_))), "it is waited for");
+            }
+            Err(error) => refused = Some(error),
+        }
+        now.instant += Duration::from_secs(61);
+        now.unix_ms += 61_000;
+    }
+    let error = refused.unwrap();
+    assert_eq!(seen.len(), 5, "however long he goes on");
+    assert!(error.to_string().contains("somebody may be hiding them"), "{error}");
+    // Also by the client that starts again.
+    let kept = Guards::decode(&paths.guards().encode(NETWORK), NETWORK).unwrap().unwrap();
+    let mut again = self::paths(3, paths.view()).with_guards(kept);
+    assert_eq!(again.entry(now), Err(error));
+    // Each that is found again is used again.
+    let found = *hidden.iter().next().unwrap();
+    hidden.remove(&found);
+    again.set_view(registered(&whole, |_| true, &hidden));
+    assert_eq!(again.entry(now), Ok(found));
+}
+
+// path.guard.8
+#[test]
+fn guards_that_fail_or_give_up_their_registration_are_replaced_at_once() {
+    let (now, whole) = (start(), paid(60, 20, 1, |n| (n, 10, 20)));
+    let mut gone = BTreeSet::new();
+    let mut paths = paths(2, &registered(&whole, |_| true, &gone));
+    for _ in 0..10 {
+        let entry = paths.entry(now).unwrap();
+        assert!(gone.insert(entry));
+        paths.guards_mut().worked(now.unix(), &entry);
+        paths.set_view(registered(&whole, |id| !gone.contains(id), &BTreeSet::new()));
+    }
+    // One that is dead is still known, and rests; one that nobody knows any more is waited for.
+    let dead = paths.entry(now).unwrap();
+    paths.guards_mut().failed(now.instant, &dead);
+    let next = paths.entry(now).unwrap();
+    assert!(next != dead && !gone.contains(&next));
+    let later = Now { instant: now.instant + Duration::from_secs(61), ..now };
+    let without = |paths: &mut Paths| {
+        let hidden = BTreeSet::from([dead, next]);
+        paths.set_view(registered(&whole, |id| !gone.contains(id), &hidden));
+    };
+    without(&mut paths);
+    assert!(matches!(paths.entry(now), Err(NoPath::GuardsHidden(_))));
+    assert!(!gone.contains(&paths.entry(later).unwrap()));
 }
 
 // path.guard.5
