@@ -36,6 +36,8 @@ const KEPT: &str = "descriptors";
 const REGISTRY: &str = "registry";
 /// So long the network has to become known before a wish counts as one that it cannot fulfil.
 const SETTLE: Duration = Duration::from_secs(30);
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked whether there is something to tell.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -61,6 +63,9 @@ pub(crate) struct Wanted {
 pub(crate) struct Status {
     /// The final block at which the registry was right last; 0 if it is not known.
     pub(crate) block: u64,
+    /// Up to which block changes of the registry are read, and up to which they are to be.
+    pub(crate) reading: u64,
+    pub(crate) target: u64,
     /// When the chain confirmed it last, in unix seconds; 0 for not in this run.
     pub(crate) confirmed: u64,
     /// Registered relays.
@@ -178,6 +183,8 @@ impl Open {
         let Count { known, usable, missing, .. } = self.count();
         Status {
             block: registry.block,
+            reading: registry.reading,
+            target: registry.target,
             confirmed: registry.confirmed,
             registered: registry.relays,
             known,
@@ -199,7 +206,7 @@ impl Open {
 
     /// Tells what is waited for, each time that it changes, until enough relays are known for a path of `hops`.
     pub(crate) async fn tell(self, hops: usize) {
-        let mut said = String::new();
+        let (mut said, mut stage, mut at) = (String::new(), None, Instant::now());
         loop {
             let status = self.status();
             if status.usable >= hops && status.missing == 0 {
@@ -207,9 +214,12 @@ impl Open {
                 return;
             }
             let text = status.waiting();
-            if text != said {
+            // Progress alone is told now and then.
+            let new = stage != Some((status.block, status.peers, status.trouble.clone()));
+            if text != said && (new || at.elapsed() >= TELL_EVERY) {
                 tracing::info!("{text}");
-                said = text;
+                (said, stage, at) =
+                    (text, Some((status.block, status.peers, status.trouble)), Instant::now());
             }
             sleep(LOOK_EVERY).await;
         }
@@ -270,7 +280,11 @@ impl Status {
     fn waiting(&self) -> String {
         let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
         if self.block == 0 {
-            return format!("the registry of relays is being read from the chain{trouble}");
+            let progress = match (self.reading, self.target) {
+                (_, 0) => String::new(),
+                (reading, target) => format!(", block {reading} of {target}"),
+            };
+            return format!("the registry of relays is being read from the chain{progress}{trouble}");
         }
         let Self { registered, known, missing, .. } = self;
         if *registered == 0 {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use circuit::keys::RelayId;
 use payments::abi::OnionPay;
 use payments::abi::OnionPay::OnionPayEvents;
-use payments::chain::{At, Chain, Error as ChainError, Head, Registry as Listed};
+use payments::chain::{At, CHANGES, CHANGES_AND_BONDS, Chain, Error as ChainError, Head, Registry as Listed};
 use payments::session::Domain;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -61,6 +61,8 @@ pub struct Status {
     pub confirmed: u64,
     /// The block up to which changes are read; ahead of `block` while there is much to read.
     pub reading: u64,
+    /// The final block up to which they are to be read; 0 if it is not known.
+    pub target: u64,
     /// What is wrong, and what to do.
     pub trouble: Option<String>,
 }
@@ -121,6 +123,8 @@ struct Draft {
     registry: Registry,
     /// The last block whose events are in it.
     read: Option<u64>,
+    /// Bonds were left out, and are taken from the list.
+    lacks_bonds: bool,
 }
 
 #[derive(Debug)]
@@ -152,7 +156,7 @@ impl Task {
         let read = Some(head.number).filter(|_| head != Head::default());
         let (sender, receiver) = watch::channel(Arc::new(registry.clone()));
         let (status, seen) = watch::channel(Status::default());
-        let draft = Draft { registry, read };
+        let draft = Draft { registry, read, lacks_bonds: false };
         let task = Self { settings, head, draft, met: false, listed: None, registry: sender, status };
         task.report(None);
         (task, Watch { registry: receiver, status: seen })
@@ -193,7 +197,8 @@ impl Task {
         self.recognise(&*chain).await;
         self.not_behind(head, now)?;
         // directory.watch.3
-        let old = self.listed.is_none_or(|listed| now.saturating_sub(listed) >= REREAD);
+        let old =
+            self.draft.lacks_bonds || self.listed.is_none_or(|listed| now.saturating_sub(listed) >= REREAD);
         let seq = chain.ask(At::Block(head.number), &OnionPay::registrySeqCall {}).await?;
         let listed =
             if old || seq != self.draft.registry.seq() { Some(chain.registry().await?) } else { None };
@@ -205,7 +210,7 @@ impl Task {
             None => (chain.ask(At::Block(head.number), &OnionPay::registryRootCall {}).await?, seq),
         };
         self.not_behind(head, now)?;
-        self.replay(&*chain, head.number).await?;
+        self.replay(&*chain, head.number, listed.is_some()).await?;
         // directory.watch.1
         let registry = &mut self.draft.registry;
         if (registry.root(), registry.seq()) != (root, seq) {
@@ -213,6 +218,7 @@ impl Task {
         }
         if let Some(listed) = listed {
             compare(registry, &listed)?;
+            self.draft.lacks_bonds = false;
             self.listed = Some(now);
         }
         self.confirmed(head);
@@ -244,15 +250,18 @@ impl Task {
         }
     }
 
-    /// Applies the events up to a block.
-    async fn replay(&mut self, chain: &dyn Chain, last: u64) -> Result<(), Trouble> {
+    /// Applies the events up to a block; those about bonds need not be fetched where the list tells them.
+    async fn replay(&mut self, chain: &dyn Chain, last: u64, has_list: bool) -> Result<(), Trouble> {
+        self.status.send_modify(|status| status.target = last);
         loop {
             let first = self.draft.read.map_or(self.settings.deployed, |read| read.saturating_add(1));
             if first > last {
                 return Ok(());
             }
             let to = last.min(first.saturating_add(SPAN - 1));
-            for (_, event) in chain.events(first, to).await? {
+            let kinds = if has_list { CHANGES } else { CHANGES_AND_BONDS };
+            self.draft.lacks_bonds |= has_list;
+            for (_, event) in chain.events_of(first, to, kinds).await? {
                 match event {
                     OnionPayEvents::RelayChanged(change) => {
                         let id = RelayId(change.idKey.0);

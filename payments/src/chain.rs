@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use alloy_primitives::{Address, B256, Bytes, LogData};
-use alloy_sol_types::{SolCall, SolEventInterface as _, SolInterface as _};
+use alloy_sol_types::{SolCall, SolEvent as _, SolEventInterface as _, SolInterface as _};
 
 use crate::abi::OnionPay;
 use crate::abi::OnionPay::{OnionPayErrors, OnionPayEvents};
@@ -28,6 +28,15 @@ const PAGE: u64 = 200;
 
 /// What a back-end answers, when it has it.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// The first topics of the events that are wanted; none: all.
+pub type Kinds = &'static [B256];
+
+/// The events that change the list of relays.
+pub const CHANGES: Kinds = &[OnionPay::RelayChanged::SIGNATURE_HASH];
+/// Those, and the events that tell bonds.
+pub const CHANGES_AND_BONDS: Kinds =
+    &[OnionPay::RelayChanged::SIGNATURE_HASH, OnionPay::AccountChanged::SIGNATURE_HASH];
 
 /// A block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,8 +156,8 @@ pub trait Chain: fmt::Debug + Send + Sync {
     fn head(&self, at: At) -> Answer<'_, Head>;
     /// Calls the contract without a transaction; what it returns, or [`Error::Reverted`].
     fn view(&self, at: At, view: View) -> Answer<'_, Bytes>;
-    /// The contract's events in these blocks, in order.
-    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>>;
+    /// The contract's events of these kinds (their first topics; none: all) in these blocks, in order.
+    fn logs(&self, first: u64, last: u64, kinds: Kinds) -> Answer<'_, Vec<Log>>;
     /// Ether and nonces of an address.
     fn purse(&self, owner: Address) -> Answer<'_, Purse>;
     /// What gas costs.
@@ -270,7 +279,17 @@ impl dyn Chain + '_ {
 
     /// The contract's events in these blocks, in order; what it did not emit is left out.
     pub async fn events(&self, first: u64, last: u64) -> Result<Vec<(Log, OnionPayEvents)>, Error> {
-        let logs = self.logs(first, last).await?;
+        self.events_of(first, last, &[]).await
+    }
+
+    /// The same, of some kinds only.
+    pub async fn events_of(
+        &self,
+        first: u64,
+        last: u64,
+        kinds: Kinds,
+    ) -> Result<Vec<(Log, OnionPayEvents)>, Error> {
+        let logs = self.logs(first, last, kinds).await?;
         let decode = |log: Log| {
             let event = OnionPayEvents::decode_raw_log(log.data.topics(), &log.data.data).ok()?;
             Some((log, event))

@@ -6,7 +6,7 @@ use alloy_primitives::{Address, B256, Bytes, LogData};
 use alloy_sol_types::{SolCall, SolEvent as _};
 use payments::amount::Wei;
 use payments::chain::embedded::{Embedded, Options};
-use payments::chain::{Answer, Call, Fees, Limits, Log, Purse, Receipt, View};
+use payments::chain::{Answer, Call, Fees, Kinds, Limits, Log, Purse, Receipt, View};
 use payments::session::{Domain, Signer};
 
 use super::*;
@@ -24,6 +24,8 @@ enum Fault {
     Hides(u64),
     /// The events tell another relay.
     OtherRelay,
+    /// The events of blocks from this one on cannot be had.
+    NoneFrom(u64),
     /// The list has a relay more than there are.
     LongList,
     /// The list has other relays.
@@ -113,9 +115,12 @@ impl Chain for Bad {
         self.answer("list", Box::pin(lie))
     }
 
-    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
+    fn logs(&self, first: u64, last: u64, kinds: Kinds) -> Answer<'_, Vec<Log>> {
         let fault = self.fault();
-        let answer = self.chain.logs(first, last);
+        if matches!(fault, Fault::NoneFrom(block) if first >= block) {
+            return Box::pin(async { Err(ChainError::Down("it is busy".to_owned())) });
+        }
+        let answer = self.chain.logs(first, last, kinds);
         let lie = async move {
             let mut logs = answer.await?;
             let change = |log: &Log| OnionPay::RelayChanged::decode_log_data(&log.data).ok();
@@ -133,7 +138,7 @@ impl Chain for Bad {
             }
             Ok(logs)
         };
-        self.answer("logs", Box::pin(lie))
+        self.answer(if kinds == CHANGES { "changes" } else { "changes and bonds" }, Box::pin(lie))
     }
 
     fn purse(&self, owner: Address) -> Answer<'_, Purse> {
@@ -248,6 +253,41 @@ async fn the_registry_follows_the_chain() {
     task.round().await;
     assert_eq!(ids(&watch), sorted(&[1, 3]));
     assert_eq!(watch.status.borrow().changes, 4);
+}
+
+// directory.watch.3
+#[tokio::test]
+async fn what_the_list_tells_of_bonds_is_not_fetched_as_events() {
+    let lab = Lab::new();
+    for n in 1..=3 {
+        lab.register(n).await;
+    }
+    lab.settle();
+    let (mut task, watch) = lab.task();
+    task.round().await;
+    let asked = |what| lab.bad.asked.lock().unwrap().contains(&what);
+    assert!(asked("changes") && asked("list") && !asked("changes and bonds"));
+    assert_eq!((ids(&watch), bond(&watch, 2)), (sorted(&[1, 2, 3]), Some(BOND)));
+    let status = watch.status.borrow().clone();
+    assert_eq!((status.reading, status.target), (status.block, status.block));
+
+    // Also not where reading is broken off between the change of a bond and the end.
+    lab.send(2, &OnionPay::addReserveCall {}, Wei(5)).await;
+    lab.register(4).await;
+    for _ in 0..SPAN {
+        lab.chain.mine().unwrap();
+    }
+    lab.bad.set(Fault::NoneFrom(status.block + SPAN));
+    task.round().await;
+    let broken = watch.status.borrow().clone();
+    assert!(
+        broken.trouble.is_some() && broken.reading == status.block + SPAN && broken.target > broken.reading
+    );
+    assert_eq!(bond(&watch, 2), Some(BOND), "the last registry that was right stays");
+    lab.bad.set(Fault::None);
+    task.round().await;
+    assert_eq!(bond(&watch, 2), Some(BOND.saturating_add(Wei(5))));
+    assert_eq!(ids(&watch), sorted(&[1, 2, 3, 4]));
 }
 
 // directory.watch.1 directory.watch.2

@@ -13,7 +13,7 @@ use crate::abi::creation_code;
 use crate::amount::Wei;
 use crate::chain::embedded::block::{Block, Done};
 use crate::chain::transaction::Transaction;
-use crate::chain::{Answer, At, Chain, Error, Fees, Head, Log, Purse, Receipt, View, reverted};
+use crate::chain::{Answer, At, Chain, Error, Fees, Head, Kinds, Log, Purse, Receipt, View, reverted};
 use crate::evm::{self, Evm, MAX_GAS, Rejected};
 use crate::session::Domain;
 use crate::store::{Batch, Store, Table};
@@ -412,10 +412,14 @@ impl Chain for Embedded {
         })
     }
 
-    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
+    fn logs(&self, first: u64, last: u64, kinds: Kinds) -> Answer<'_, Vec<Log>> {
         self.ask(move |inner| {
             let blocks = if first <= last { Some(inner.blocks.range(first..=last)) } else { None };
-            Ok(blocks.into_iter().flatten().flat_map(|(_, block)| block.logs(inner.contract)).collect())
+            let logs = blocks.into_iter().flatten().flat_map(|(_, block)| block.logs(inner.contract));
+            let wanted = |log: &Log| {
+                kinds.is_empty() || log.data.topics().first().is_some_and(|kind| kinds.contains(kind))
+            };
+            Ok(logs.filter(wanted).collect())
         })
     }
 

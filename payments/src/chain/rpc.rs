@@ -17,7 +17,7 @@ use crate::chain::rpc::node::{
     BlockReply, Failure, LogReply, LogsParam, Node, Patience, ReceiptReply, ViewParam, known, poor,
 };
 use crate::chain::transaction::Transaction;
-use crate::chain::{Answer, At, Chain, Error, Fees, Head, Log, Purse, Receipt, View};
+use crate::chain::{Answer, At, Chain, Error, Fees, Head, Kinds, Log, Purse, Receipt, View};
 use crate::session::Domain;
 
 mod node;
@@ -274,14 +274,16 @@ impl Inner {
         self.agreed("eth_call", (view, U64::from(number)), "the contract's state").await
     }
 
-    async fn logs(&self, first: u64, last: u64) -> Result<Vec<Log>, Error> {
+    async fn logs(&self, first: u64, last: u64, kinds: Kinds) -> Result<Vec<Log>, Error> {
         let address = self.config.domain.contract;
+        let topics = (!kinds.is_empty()).then_some([kinds]);
         let known = self.finalized.lock().unwrap_or_else(PoisonError::into_inner).number;
         let mut logs = Vec::new();
         let mut from = first;
         while from <= last {
             let to = last.min(from.saturating_add(self.config.span.saturating_sub(1)));
-            let params = (LogsParam { address, from_block: U64::from(from), to_block: U64::from(to) },);
+            let params =
+                (LogsParam { address, from_block: U64::from(from), to_block: U64::from(to), topics },);
             let replies: Vec<LogReply> = if to <= known {
                 self.agreed("eth_getLogs", params, "the contract's events").await?
             } else {
@@ -369,8 +371,8 @@ impl Chain for Rpc {
         Box::pin(self.inner.view(at, view))
     }
 
-    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
-        Box::pin(self.inner.logs(first, last))
+    fn logs(&self, first: u64, last: u64, kinds: Kinds) -> Answer<'_, Vec<Log>> {
+        Box::pin(self.inner.logs(first, last, kinds))
     }
 
     fn purse(&self, owner: Address) -> Answer<'_, Purse> {

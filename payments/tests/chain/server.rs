@@ -153,12 +153,18 @@ impl Server {
             }
             "eth_getLogs" if faults.silent => json!([]),
             "eth_getLogs" => {
-                let logs = chain.logs(number(&params[0]["fromBlock"]), number(&params[0]["toBlock"])).await?;
+                let logs =
+                    chain.logs(number(&params[0]["fromBlock"]), number(&params[0]["toBlock"]), &[]).await?;
+                let kinds: Option<Vec<B256>> =
+                    serde_json::from_value(params[0]["topics"][0].clone()).unwrap();
+                let wanted = |log: &payments::chain::Log| {
+                    kinds.as_ref().is_none_or(|kinds| kinds.contains(&log.data.topics()[0]))
+                };
                 let log = |log: payments::chain::Log| {
                     json!({"address": chain.domain().contract, "blockNumber": hex(log.block), "blockHash": log.hash,
                         "transactionHash": log.transaction, "topics": log.data.topics(), "data": log.data.data})
                 };
-                logs.into_iter().filter(|log| !hidden(log.block)).map(log).collect()
+                logs.into_iter().filter(|log| !hidden(log.block)).filter(wanted).map(log).collect()
             }
             "eth_getBalance" => json!(U256::from(chain.purse(address(&params[0])).await?.wei.0)),
             "eth_getTransactionCount" => {

@@ -8,7 +8,7 @@ use alloy_primitives::Bytes;
 use payments::abi::OnionPay;
 use payments::amount::Wei;
 use payments::chain::{
-    Answer, At, Call, Chain, Error as ChainError, Fees, Head, Limits, Log, Purse, Receipt, View,
+    Answer, At, Call, Chain, Error as ChainError, Fees, Head, Kinds, Limits, Log, Purse, Receipt, View,
 };
 use payments::claim::Claim;
 use payments::record::{Book, Change, Debt, Held, Key, Opened, PayerRow, Record, RecordId};
@@ -143,11 +143,11 @@ impl Chain for Trying {
         }
         self.chain.view(at, view)
     }
-    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
+    fn logs(&self, first: u64, last: u64, kinds: Kinds) -> Answer<'_, Vec<Log>> {
         if self.deaf.load(Ordering::SeqCst) {
             return Box::pin(std::future::ready(Err(ChainError::Malformed("events"))));
         }
-        self.chain.logs(first, last)
+        self.chain.logs(first, last, kinds)
     }
     fn purse(&self, owner: Address) -> Answer<'_, Purse> {
         self.chain.purse(owner)

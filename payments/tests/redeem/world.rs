@@ -11,7 +11,7 @@ use payments::Address;
 use payments::abi::{OnionPay, uint96};
 use payments::amount::Wei;
 use payments::chain::embedded::{Embedded, Options};
-use payments::chain::{Answer, At, Call, Chain, Error, Fees, Head, Limits, Log, Purse, Receipt, View};
+use payments::chain::{Answer, At, Call, Chain, Error, Fees, Head, Kinds, Limits, Log, Purse, Receipt, View};
 use payments::claim::Claim;
 use payments::draw::Chain as Draws;
 use payments::redeemer::Redeemer;
@@ -243,8 +243,8 @@ impl Chain for Line {
     fn view(&self, at: At, view: View) -> Answer<'_, Bytes> {
         self.pass(self.chain.view(at, view))
     }
-    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
-        self.pass(self.chain.logs(first, last))
+    fn logs(&self, first: u64, last: u64, kinds: Kinds) -> Answer<'_, Vec<Log>> {
+        self.pass(self.chain.logs(first, last, kinds))
     }
     fn purse(&self, owner: Address) -> Answer<'_, Purse> {
         self.pass(self.chain.purse(owner))

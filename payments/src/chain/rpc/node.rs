@@ -10,7 +10,7 @@ use alloy::transports::{HttpError, TransportErrorKind};
 use alloy_primitives::{Address, B256, Bytes, U64, U128, U256};
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Error, Head, Log, Receipt, View, reverted};
+use crate::chain::{Error, Head, Kinds, Log, Receipt, View, reverted};
 
 /// Questions that pass by an RPC that is down.
 const REST: u32 = 16;
@@ -100,6 +100,9 @@ pub(super) struct LogsParam {
     pub(super) address: Address,
     pub(super) from_block: U64,
     pub(super) to_block: U64,
+    /// What the first topic may be; nothing: anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) topics: Option<[Kinds; 1]>,
 }
 
 /// Why one RPC has not answered.
