@@ -448,6 +448,9 @@ pub(crate) struct OpenNetwork {
     /// Where relays exchange descriptors (TCP); may be given several times.
     #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT")]
     pub(crate) bootstrap: Vec<String>,
+    /// Relays need not be on the public internet: a network for tests, or inside one site.
+    #[arg(long)]
+    pub(crate) local: bool,
     /// The least bond of a relay.
     #[arg(long, value_parser = amount, default_value = "0.001ether", value_name = "AMOUNT")]
     pub(crate) minimum_bond: Wei,

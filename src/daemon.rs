@@ -111,6 +111,7 @@ pub(crate) fn run_relay(file: &Path, output: Format) -> anyhow::Result<()> {
         }
         Some(_) => Some(facts::of(&config, view.chain().zip(owner_of(config.wallet.as_ref())?))?),
     };
+    facts.as_ref().map_or(Ok(()), |facts| facts::require_public(&facts.addresses, &view))?;
     keystore::private_folder(&config.state)?;
     let socket = control_socket(config.control.clone(), "relay")?;
     on_this_thread(async {

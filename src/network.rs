@@ -79,7 +79,7 @@ pub(crate) fn write_open(wanted: &OpenNetwork, output: Format) -> anyhow::Result
         exit_operators: wanted.exit_operators,
         deployed: wanted.deployed,
     };
-    let file = NetworkFile::open(&wanted.name, chain, wanted.bootstrap.clone())
+    let file = NetworkFile::open(&wanted.name, chain, wanted.bootstrap.clone(), wanted.local)
         .map_err(|misuse| Failure::new(Kind::Usage, misuse.0))?;
     keystore::new_folder(&wanted.out)?;
     let path = |name| wanted.out.join(name);

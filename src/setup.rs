@@ -176,7 +176,8 @@ impl Answers {
             config::relay_id(text).ok_or_else(|| usage("--signer must be 64 hexadecimal digits"))
         });
         let network = Network { file, signer: signer.transpose()? };
-        let chain = network::read(&network)?.chain().cloned();
+        let view = network::read(&network)?;
+        let chain = view.chain().cloned();
         let place = questions.value(
             wanted.role,
             "Is it an exit, which connects to destinations, or a middle, which carries cells on only",
@@ -197,6 +198,7 @@ impl Answers {
                     .map(|address| vec![address])
                     .map_err(|_| "an IP is wanted, with a port: 203.0.113.7:7000".to_owned())
             })?;
+        facts::require_public(&addresses, &view)?;
         let first = *addresses.first().context("the relay has no address")?;
         let (ask, exit_ask) = prices(questions, wanted, chain.is_some(), place)?;
         let purse = if chain.is_some() { Some(purse::gather(questions, wanted)?) } else { None };

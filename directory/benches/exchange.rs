@@ -165,7 +165,7 @@ fn registry() -> Registry {
 }
 
 fn node(registry: &Arc<Registry>) -> Exchange {
-    let mut view = View::new(chain().open_network()).with_chain(chain());
+    let mut view = View::new(chain().open_network()).with_chain(chain()).with_local(true);
     view.set_registry(Arc::clone(registry));
     Exchange::new(view, None)
 }

@@ -17,6 +17,7 @@ pub mod exit_summary;
 #[cfg(feature = "io")]
 pub mod geoip;
 mod limit;
+pub mod net;
 pub mod network_file;
 pub mod payment;
 pub mod registry;

@@ -31,7 +31,7 @@ const SCHEMA: u64 = 1;
 const LABEL: &str = "chive network file 1";
 const STATIC_KEYS: [&str; 8] =
     ["schema", "name", "network", "expires", "signer", "signature", "chain", "relay"];
-const OPEN_KEYS: [&str; 4] = ["schema", "name", "bootstrap", "chain"];
+const OPEN_KEYS: [&str; 5] = ["schema", "name", "bootstrap", "local", "chain"];
 const CHAIN_KEYS: [&str; 6] = ["id", "contract", "rpc", "minimum_bond", "exit_operators", "deployed"];
 const GET_AGAIN: &str = "get the file from its maintainer again";
 const OPEN_HEAD: &str = "\
@@ -80,15 +80,15 @@ impl NetworkFile {
     }
 
     /// Describes an open network: its chain, and up to [`MAX_BOOTSTRAP`] of its relays to begin with, as `IP:PORT` or
-    /// `HOST:PORT` (TCP).
+    /// `HOST:PORT` (TCP); a `local` one need not be on the public internet.
     // directory.file.7
-    pub fn open(name: &str, chain: Chain, bootstrap: Vec<String>) -> Result<Self, Misuse> {
+    pub fn open(name: &str, chain: Chain, bootstrap: Vec<String>, local: bool) -> Result<Self, Misuse> {
         check_name(name)?;
         if let Some((_, problem)) = chain.problem() {
             return Err(Misuse(problem));
         }
         check_bootstrap(&bootstrap).map_err(Misuse)?;
-        let view = View::new(chain.open_network()).with_chain(chain);
+        let view = View::new(chain.open_network()).with_chain(chain).with_local(local);
         Ok(Self { name: name.to_owned(), kind: Kind::Open { bootstrap }, view })
     }
 
@@ -174,9 +174,10 @@ impl NetworkFile {
                 hex(signature),
             ),
             Kind::Open { bootstrap } => format!(
-                "{OPEN_HEAD}schema = {SCHEMA}\nname = \"{}\"\nbootstrap = [{}]\n",
+                "{OPEN_HEAD}schema = {SCHEMA}\nname = \"{}\"\nbootstrap = [{}]\n{}",
                 self.name,
-                quoted(bootstrap)
+                quoted(bootstrap),
+                if self.view.is_local() { "local = true\n" } else { "" },
             ),
         };
         // Writing to a String cannot fail.
@@ -363,7 +364,8 @@ fn parse_open(root: &Section<'_>, name: &str, pinned: Option<RelayId>) -> Result
     let chain = read_chain(&section)?;
     let bootstrap = root.texts("bootstrap")?;
     check_bootstrap(&bootstrap).map_err(|problem| root.error("bootstrap", problem, "correct it"))?;
-    let view = View::new(chain.open_network()).with_chain(chain);
+    let local = root.has("local") && root.flag("local")?;
+    let view = View::new(chain.open_network()).with_chain(chain).with_local(local);
     Ok(NetworkFile { name: name.to_owned(), kind: Kind::Open { bootstrap }, view })
 }
 

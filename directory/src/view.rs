@@ -1,6 +1,7 @@
 //! What a node believes of the network: the newest verified descriptor of every relay.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use alloy_primitives::Address;
@@ -8,6 +9,7 @@ use circuit::keys::{DhPublic, NetworkId, RelayId};
 
 use crate::chain::{Chain, Wei};
 use crate::descriptor::{Descriptor, Digest, SignedDescriptor, epoch};
+use crate::net::is_special;
 use crate::payment::Payment;
 use crate::registry::Registry;
 
@@ -21,6 +23,8 @@ pub struct View {
     chain: Option<Chain>,
     /// Whether only what is registered is taken.
     open: bool,
+    /// Whether addresses with a special purpose are taken all the same.
+    local: bool,
     registry: Option<Arc<Registry>>,
     relays: BTreeMap<RelayId, Arc<SignedDescriptor>>,
     link_keys: BTreeMap<DhPublic, RelayId>,
@@ -49,6 +53,9 @@ pub enum NotInserted {
         "the account that the descriptor names did not register this relay: its operator must name the right one"
     )]
     OtherOwner,
+    /// It names an address that is not on the public internet.
+    #[error("its address {0} is not on the public internet: its operator must name one that is")]
+    Special(IpAddr),
     /// The view holds [`MAX_RELAYS`].
     #[error("the view is full with {MAX_RELAYS} relays")]
     Full,
@@ -126,6 +133,7 @@ impl View {
             network,
             chain: None,
             open: false,
+            local: false,
             registry: None,
             relays: BTreeMap::new(),
             link_keys: BTreeMap::new(),
@@ -137,6 +145,17 @@ impl View {
     #[must_use]
     pub fn with_chain(self, chain: Chain) -> Self {
         Self { open: chain.open_network() == self.network, chain: Some(chain), ..self }
+    }
+
+    /// The same view of a network that need not be on the public internet: relays may have private addresses.
+    #[must_use]
+    pub fn with_local(self, local: bool) -> Self {
+        Self { local, ..self }
+    }
+
+    /// Whether relays may have private addresses: those of a list that somebody signs may.
+    pub const fn is_local(&self) -> bool {
+        self.local || !self.open
     }
 
     /// The network that is viewed.
@@ -189,6 +208,12 @@ impl View {
             return Err(NotInserted::OtherNetwork(new.network));
         }
         self.check_registered(new)?;
+        // directory.view.7
+        if let Some(address) =
+            new.addresses.iter().find(|address| !self.is_local() && is_special(address.ip()))
+        {
+            return Err(NotInserted::Special(address.ip()));
+        }
         match self.relays.get(&new.id) {
             Some(old) if old.digest() == digest => return Ok(false),
             Some(old) if old.sequence > new.sequence => return Err(NotInserted::Older(old.sequence)),
@@ -498,7 +523,7 @@ mod tests {
     #[test]
     fn only_what_its_owner_registered_is_in_the_view() {
         let id = |n| identity(n).id();
-        let mut open = View::new(chain().open_network()).with_chain(chain());
+        let mut open = View::new(chain().open_network()).with_chain(chain()).with_local(true);
         let early = with(1, |d| (d.network, d.payment) = (open.network(), Some(payment(1))));
         assert_eq!(open.insert(early.clone()), Err(NotInserted::Unregistered));
         open.set_registry(Arc::new(registry(&[1, 4])));
@@ -522,6 +547,32 @@ mod tests {
             view.insert(with(2, |d| (d.payment, d.link_key) = (Some(payment(2)), DhPublic([1; 32])))),
             Ok(())
         );
+    }
+
+    // directory.view.7
+    #[test]
+    fn a_relay_of_an_open_network_is_on_the_public_internet() {
+        let open = View::new(chain().open_network()).with_chain(chain());
+        let at = |addresses: &[&str]| {
+            with(1, |d| {
+                (d.network, d.payment) = (chain().open_network(), Some(payment(1)));
+                d.addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            })
+        };
+        let insert = |view: &View, addresses: &[&str]| {
+            let mut view = view.clone();
+            view.set_registry(Arc::new(registry(&[1])));
+            view.insert(at(addresses))
+        };
+        assert_eq!(insert(&open, &["93.184.216.34:1", "[2a00:1450::1]:1"]), Ok(()));
+        for private in
+            ["127.0.0.1:1", "10.0.0.1:1", "169.254.169.254:80", "[fd00::1]:1", "[64:ff9b::a00:1]:1"]
+        {
+            let refused = insert(&open, &["93.184.216.34:1", private]);
+            assert!(matches!(refused, Err(NotInserted::Special(_))), "{private} {refused:?}");
+            assert_eq!(insert(&open.clone().with_local(true), &[private]), Ok(()));
+        }
+        assert!(!open.is_local() && View::new(NETWORK).with_chain(chain()).is_local(), "a list is signed");
     }
 
     // directory.view.6

@@ -116,7 +116,7 @@ pub(crate) fn sample_file() -> String {
 /// The text of an open network's file.
 pub(crate) fn sample_open_file() -> String {
     let bootstrap = ["192.0.2.1:4434", "[2001:db8::1]:443", "relay.example.org:4434"].map(str::to_owned);
-    NetworkFile::open("open", chain(), bootstrap.to_vec()).unwrap().to_text()
+    NetworkFile::open("open", chain(), bootstrap.to_vec(), false).unwrap().to_text()
 }
 
 /// A file that is believed says the same when it is written again; what is wrong with another is said in one line that

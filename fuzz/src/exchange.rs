@@ -52,7 +52,7 @@ fn node() -> Exchange {
         registry.apply(u64::from(n) + 1, owner(n).into(), identity(n).id(), true).unwrap();
         registry.set_bond(owner(n).into(), Wei(u128::from(n) << 60));
     }
-    let mut view = View::new(chain().open_network()).with_chain(chain());
+    let mut view = View::new(chain().open_network()).with_chain(chain()).with_local(true);
     view.set_registry(Arc::new(registry));
     Exchange::new(view, Some(identity(0).id()))
 }

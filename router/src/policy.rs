@@ -8,38 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use directory::exit_summary::ExitSummary;
+use directory::net::{Net, SPECIAL, forms};
 
 const ALL_PORTS: RangeInclusive<u16> = 1..=u16::MAX;
-const ANY_V4: Net = v4([0, 0, 0, 0], 0);
-const ANY_V6: Net = v6(0, 0);
-
-/// Addresses that no exit connects to unless its operator allows them.
-// circuit.exit.2
-const REFUSED: [Net; 23] = [
-    v4([0, 0, 0, 0], 8),        // this network, unspecified
-    v4([10, 0, 0, 0], 8),       // private
-    v4([100, 64, 0, 0], 10),    // carrier-grade NAT, metadata 100.100.100.200
-    v4([127, 0, 0, 0], 8),      // loopback
-    v4([168, 63, 129, 16], 32), // metadata of a large host, inside public space
-    v4([169, 254, 0, 0], 16),   // link-local, metadata 169.254.169.254
-    v4([172, 16, 0, 0], 12),    // private
-    v4([192, 0, 0, 0], 24),     // protocol assignments, metadata 192.0.0.192
-    v4([192, 0, 2, 0], 24),     // documentation
-    v4([192, 88, 99, 0], 24),   // 6to4 relays, withdrawn
-    v4([192, 168, 0, 0], 16),   // private
-    v4([198, 18, 0, 0], 15),    // benchmarking
-    v4([198, 51, 100, 0], 24),  // documentation
-    v4([203, 0, 113, 0], 24),   // documentation
-    v4([224, 0, 0, 0], 3),      // multicast, reserved, broadcast
-    v6(0, 3),                   // unspecified, loopback, IPv4-compatible, local NAT64 (RFC 8215), discard
-    v6(0x2001_0002 << 96, 48),  // benchmarking
-    v6(0x2001_0db8 << 96, 32),  // documentation
-    v6(0x3fff << 112, 20),      // documentation
-    v6(0x2001_0010 << 96, 28),  // ORCHID
-    v6(0x2001_0020 << 96, 28),  // ORCHID version 2
-    v6(1 << 126, 2),            // not assigned
-    v6(1 << 127, 1),            // unique local (metadata fd00:ec2::254), link-local, multicast, not assigned
-];
+const ANY_V4: Net = Net { base: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
+const ANY_V6: Net = Net { base: IpAddr::V6(Ipv6Addr::UNSPECIFIED), length: 0 };
 
 /// An ordered list of rules; the first that matches decides, and what none matches is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,13 +25,6 @@ struct Rule {
     accept: bool,
     net: Net,
     ports: RangeInclusive<u16>,
-}
-
-/// An address with a prefix length; no bits are set beyond the prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Net {
-    base: IpAddr,
-    length: u8,
 }
 
 /// A rule that cannot be read; says what is wrong and shows how it is written.
@@ -175,57 +141,10 @@ impl ExitPolicy {
     }
 }
 
-impl Net {
-    fn contains(self, ip: IpAddr) -> bool {
-        match (self.base, ip) {
-            (IpAddr::V4(base), IpAddr::V4(ip)) => {
-                (base.to_bits() ^ ip.to_bits()).leading_zeros() >= self.length.into()
-            }
-            (IpAddr::V6(base), IpAddr::V6(ip)) => {
-                (base.to_bits() ^ ip.to_bits()).leading_zeros() >= self.length.into()
-            }
-            _ => false,
-        }
-    }
-
-    fn covers(self, other: Self) -> bool {
-        self.length <= other.length && self.contains(other.base)
-    }
-
-    /// No bits are set beyond the prefix.
-    fn is_exact(self) -> bool {
-        match self.base {
-            IpAddr::V4(ip) => ip.to_bits().checked_shl(self.length.into()).unwrap_or(0) == 0,
-            IpAddr::V6(ip) => ip.to_bits().checked_shl(self.length.into()).unwrap_or(0) == 0,
-        }
-    }
-}
-
-const fn v4(octets: [u8; 4], length: u8) -> Net {
-    let [a, b, c, d] = octets;
-    Net { base: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), length }
-}
-
-const fn v6(bits: u128, length: u8) -> Net {
-    Net { base: IpAddr::V6(Ipv6Addr::from_bits(bits)), length }
-}
-
+/// What no exit connects to unless its operator allows it.
+// circuit.exit.2
 fn refused() -> Vec<Rule> {
-    REFUSED.map(|net| Rule { accept: false, net, ports: ALL_PORTS }).into()
-}
-
-/// The address to judge, in its IPv4 form if it only stands for one, and the IPv4 addresses that a tunnel would reach.
-fn forms(ip: IpAddr) -> (IpAddr, [Option<Ipv4Addr>; 2]) {
-    let IpAddr::V6(v6) = ip.to_canonical() else {
-        return (ip.to_canonical(), [None; 2]);
-    };
-    let v4 = |[a, b]: [u16; 2]| Ipv4Addr::from_bits(u32::from(a) << 16 | u32::from(b));
-    match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, a, b] => (v4([a, b]).into(), [None; 2]), // NAT64 (RFC 6052)
-        [0x2002, a, b, ..] => (v6.into(), [Some(v4([a, b])), None]),        // 6to4 (RFC 3056)
-        [0x2001, 0, a, b, _, _, c, d] => (v6.into(), [Some(v4([a, b])), Some(v4([!c, !d]))]), // Teredo (RFC 4380)
-        _ => (v6.into(), [None; 2]),
-    }
+    SPECIAL.map(|net| Rule { accept: false, net, ports: ALL_PORTS }).into()
 }
 
 /// What is wrong with a destination, before it is known in which rule.

@@ -73,7 +73,8 @@ impl Ground {
         let (url, contract, out) = (net.anvil.url(), net.anvil.contract.clone(), net.file("net"));
         let chain =
             ["--chain-id", "31337", "--contract", &contract, "--rpc", &url, "--bootstrap", &bootstrap];
-        let more = ["--exit-operators", "1", "--minimum-bond", "1ether", "--out", out.to_str().unwrap()];
+        let more =
+            ["--exit-operators", "1", "--minimum-bond", "1ether", "--local", "--out", out.to_str().unwrap()];
         net.ask(CHAIN, &[&["network", "open"], &chain[..], &more].concat());
         let ids = thread::scope(|scope| {
             let net = &net;

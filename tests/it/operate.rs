@@ -184,7 +184,7 @@ pub(crate) fn open_network(folder: &Path) -> PathBuf {
         exit_operators: 1,
         deployed: 0,
     };
-    let file = NetworkFile::open("tests", chain, vec!["127.0.0.1:7000".to_owned()]).unwrap();
+    let file = NetworkFile::open("tests", chain, vec!["127.0.0.1:7000".to_owned()], true).unwrap();
     let path = folder.join("network.toml");
     fs::write(&path, file.to_text()).unwrap();
     path
@@ -326,6 +326,14 @@ fn on_an_open_network_the_relay_needs_no_signer_and_makes_its_keys_itself() {
         "--out",
         out.to_str().unwrap(),
     ];
+    // directory.view.7
+    let local = fs::read_to_string(&net).unwrap();
+    fs::write(&net, local.replace("local = true\n", "")).unwrap();
+    let refused = chive(&arguments);
+    let said = text(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("write `local = true`"), "{said}");
+    assert!(!out.exists(), "nothing is written");
+    fs::write(&net, local).unwrap();
     let made = document(&arguments);
     assert!(made["descriptor"].is_null(), "it tells the others itself");
     // The title, and this and the next epoch.

@@ -72,7 +72,7 @@ fn node(registered: u32, known: impl IntoIterator<Item = SignedDescriptor>) -> E
 }
 
 fn believing(registry: Arc<Registry>, known: impl IntoIterator<Item = SignedDescriptor>) -> Exchange {
-    let mut view = View::new(chain().open_network()).with_chain(chain());
+    let mut view = View::new(chain().open_network()).with_chain(chain()).with_local(true);
     view.set_registry(registry);
     for relay in known {
         view.insert(relay).unwrap();
@@ -269,7 +269,7 @@ fn an_answer_that_brings_nothing_is_not_followed() {
 
 #[test]
 fn an_own_descriptor_waits_for_its_registration_and_counts_up() {
-    let mut view = View::new(chain().open_network()).with_chain(chain());
+    let mut view = View::new(chain().open_network()).with_chain(chain()).with_local(true);
     view.set_registry(Arc::new(registry(1)));
     let mut own = Exchange::new(view, Some(identity(1).id()));
     assert!(own.publish(NOW, relay(0)).is_err());

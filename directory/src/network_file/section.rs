@@ -100,6 +100,12 @@ impl<'a> Section<'a> {
             .ok_or_else(|| self.wrong_type(key, value, "a whole number, not negative"))
     }
 
+    /// The truth of a key.
+    pub(super) fn flag(&self, key: &str) -> Result<bool, FileError> {
+        let value = self.value(key)?.get_ref();
+        value.as_bool().ok_or_else(|| self.wrong_type(key, value, "true or false"))
+    }
+
     /// Whether the key is there.
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()

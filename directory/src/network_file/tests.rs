@@ -336,7 +336,7 @@ fn what_cannot_be_a_file_is_not_created() {
 fn open() -> NetworkFile {
     let bootstrap = ["192.0.2.1:4434", "[2001:db8::1]:443", "relay-1.example.org:4434", "a:1"];
     let bootstrap = bootstrap.map(str::to_owned).to_vec();
-    NetworkFile::open("open net", Chain { deployed: 77, ..chain() }, bootstrap).unwrap()
+    NetworkFile::open("open net", Chain { deployed: 77, ..chain() }, bootstrap, false).unwrap()
 }
 
 // directory.file.7 directory.file.8
@@ -353,7 +353,11 @@ fn an_open_network_is_read_back_and_named_by_its_contract() {
     let mut hasher = blake3::Hasher::new_derive_key("chive open network 1");
     hasher.update(&[0, 0, 0, 0, 0, 0, 0x7a, 0x69]).update(&[0xc0; 20]);
     assert_eq!(view.network().0, hasher.finalize().as_bytes()[..16]);
-    let first = NetworkFile::open("first", chain(), vec![]).unwrap();
+    assert!(!view.is_local() && !text.contains("local"));
+    let local = NetworkFile::open("tests", chain(), vec![], true).unwrap();
+    let read = NetworkFile::parse(&local.to_text(), "", None, NOW).unwrap();
+    assert!(read.view().is_local() && read == local);
+    let first = NetworkFile::open("first", chain(), vec![], false).unwrap();
     assert_eq!(NetworkFile::parse(&first.to_text(), "", None, NOW), Ok(first));
 }
 
@@ -369,6 +373,7 @@ fn what_is_wrong_with_an_open_networks_file_is_named() {
     for (from, to, key) in [
         (line, many.as_str(), "bootstrap"),
         (line, "bootstrap = 5", "bootstrap"),
+        ("schema = 1", "schema = 1\nlocal = 1", "local"),
         ("\"a:1\"", "5", "bootstrap"),
         ("\"open net\"", "\"open/net\"", "name"),
         ("schema = 1", "schema = 1\nsigner = \"\"", "signer"),
@@ -408,11 +413,11 @@ fn what_is_wrong_with_an_open_networks_file_is_named() {
         "\u{e9}:1",
         &long,
     ] {
-        assert!(NetworkFile::open("n", chain(), vec![bad.to_owned()]).is_err(), "{bad}");
+        assert!(NetworkFile::open("n", chain(), vec![bad.to_owned()], false).is_err(), "{bad}");
     }
-    assert!(NetworkFile::open("n", chain(), vec!["a:1".to_owned(); MAX_BOOTSTRAP + 1]).is_err());
-    assert!(NetworkFile::open("n/", chain(), vec![]).is_err());
-    assert!(NetworkFile::open("n", Chain { id: 0, ..chain() }, vec![]).is_err());
+    assert!(NetworkFile::open("n", chain(), vec!["a:1".to_owned(); MAX_BOOTSTRAP + 1], false).is_err());
+    assert!(NetworkFile::open("n/", chain(), vec![], false).is_err());
+    assert!(NetworkFile::open("n", Chain { id: 0, ..chain() }, vec![], false).is_err());
 }
 
 proptest! {

@@ -12,7 +12,8 @@ use circuit::keys::Random;
 use circuit::node::Now;
 use data_encoding::HEXLOWER;
 use libp2p::core::ConnectedPoint;
-use libp2p::core::transport::TransportError;
+use libp2p::core::transport::{Transport as _, TransportError, global_only};
+use libp2p::core::upgrade::Version;
 use libp2p::futures::StreamExt as _;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, PublishError};
 use libp2p::identity::Keypair;
@@ -138,7 +139,8 @@ impl Task {
         let keys = Keypair::ed25519_from_bytes(*settings.identity.expose().expose())
             .map_err(|_| StartError::Identity)?;
         let behaviour = Behaviour::new(&keys, network, serves, settings.limits, Arc::clone(&registry))?;
-        let mut swarm = build(keys, behaviour, if serves { IDLE.1 } else { IDLE.0 })?;
+        let local = settings.view.is_local();
+        let mut swarm = build(keys, behaviour, if serves { IDLE.1 } else { IDLE.0 }, local)?;
         for address in settings.listen {
             swarm.listen_on(multiaddr(address)).map_err(|error| StartError::Listen {
                 address,
@@ -557,16 +559,20 @@ pub(super) fn build(
     keys: Keypair,
     behaviour: Behaviour,
     idle: Duration,
+    local: bool,
 ) -> Result<Swarm<Behaviour>, StartError> {
-    let muxer = || {
-        let mut config = yamux::Config::default();
-        config.set_max_num_streams(MAX_STREAMS);
-        config
-    };
+    let noise = noise::Config::new(&keys).map_err(|_| StartError::Protocol("noise"))?;
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(MAX_STREAMS);
     let swarm = SwarmBuilder::with_existing_identity(keys)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)
-        .map_err(|_| StartError::Protocol("noise"))?
+        .with_other_transport(|_| {
+            let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+            // directory.swarm.7: also what peers tell of addresses ends here.
+            let tcp = if local { tcp.boxed() } else { global_only::Transport::new(tcp).boxed() };
+            tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer)
+        })
+        .map_err(|never| match never {})?
         .with_behaviour(|_| behaviour)
         .map_err(|_| StartError::Protocol("the behaviour"))?
         .with_swarm_config(|config| {

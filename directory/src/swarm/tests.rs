@@ -99,6 +99,28 @@ impl Lab {
     }
 }
 
+// directory.swarm.7
+#[tokio::test]
+async fn private_addresses_are_dialed_on_local_networks_only() {
+    for local in [true, false] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let keys = Keypair::ed25519_from_bytes(*identity(100).expose().expose()).unwrap();
+        let behaviour = Behaviour::new(&keys, NETWORK, false, Limits::default(), registry(0)).unwrap();
+        let mut swarm = task::build(keys, behaviour, PATIENCE, local).unwrap();
+        swarm.dial(dial(listener.local_addr().unwrap())).unwrap();
+        let refused = async {
+            while !matches!(swarm.select_next_some().await, SwarmEvent::OutgoingConnectionError { .. }) {}
+        };
+        let dialed = async {
+            tokio::select! {
+                accepted = listener.accept() => accepted.is_ok(),
+                () = refused => false,
+            }
+        };
+        assert_eq!(timeout(PATIENCE, dialed).await, Ok(local));
+    }
+}
+
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let waited = async {
         while !done() {
@@ -118,7 +140,7 @@ async fn knows(handle: &Handle, relays: usize) {
 fn raw(seed: u8) -> libp2p::Swarm<Behaviour> {
     let keys = Keypair::ed25519_from_bytes(*identity(seed).expose().expose()).unwrap();
     let behaviour = Behaviour::new(&keys, NETWORK, true, Limits::default(), registry(0)).unwrap();
-    task::build(keys, behaviour, PATIENCE).unwrap()
+    task::build(keys, behaviour, PATIENCE, true).unwrap()
 }
 
 fn dial(at: SocketAddr) -> DialOpts {

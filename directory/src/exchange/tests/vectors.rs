@@ -105,7 +105,7 @@ fn requests_and_answers_are_those_of_the_reference() {
     let pick =
         |json: &[Value]| -> Vec<_> { json.iter().map(|n| Arc::clone(&relays[number::<usize>(n)])).collect() };
     let node = |known: &[Arc<SignedDescriptor>]| {
-        let mut view = View::new(network).with_chain(chain_of(&file));
+        let mut view = View::new(network).with_chain(chain_of(&file)).with_local(true);
         view.set_registry(Arc::clone(&registry));
         for relay in known {
             view.insert(Arc::clone(relay)).unwrap();
