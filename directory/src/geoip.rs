@@ -105,14 +105,15 @@ mod tests {
         assert_eq!(table.system([18, 7, 22, 69].into()), None, "it has countries only");
     }
 
-    fn read(v4: &str, v6: &str) -> Result<Table, String> {
+    /// Files with these texts, and their folder.
+    fn files(v4: &str, v6: &str) -> (tempfile::TempDir, [PathBuf; 2]) {
         let folder = tempfile::tempdir().unwrap();
-        let [four, six] = [("geoip", v4), ("geoip6", v6)].map(|(name, text)| {
+        let files = [("geoip", v4), ("geoip6", v6)].map(|(name, text)| {
             let path = folder.path().join(name);
             fs::write(&path, text).unwrap();
             path
         });
-        Table::read(&four, &six).map_err(|error| error.to_string())
+        (folder, files)
     }
 
     #[test]
@@ -120,7 +121,8 @@ mod tests {
         let v4 =
             "# a comment\n16777216,16777471,AU,13335\n16777472,16778239,CN\n16778240,16779263,??,64500\n";
         let v6 = "2001:200::,2001:200:ffff:ffff:ffff:ffff:ffff:ffff,JP,2500\n";
-        let table = read(v4, v6).unwrap();
+        let (_folder, [v4, v6]) = files(v4, v6);
+        let table = Table::read(&v4, &v6).unwrap();
         let of = |ip: &str| {
             let ip = ip.parse().unwrap();
             (table.country(ip), table.system(ip).map(System::get))
@@ -142,7 +144,8 @@ mod tests {
             (format!("{good}{good}"), String::new(), "geoip cannot be used: line 2: "),
             (String::new(), "1.0.0.0,1.0.0.255,AU".to_owned(), "geoip6 cannot be used: line 1: "),
         ] {
-            let error = read(&v4, &v6).unwrap_err();
+            let (_folder, [v4, v6]) = files(&v4, &v6);
+            let error = Table::read(&v4, &v6).unwrap_err().to_string();
             assert!(error.contains(place) && error.contains("FIRST,LAST,COUNTRY,AS"), "{error}");
         }
         let missing = Table::read(Path::new("/nowhere/geoip"), Path::new("/nowhere/geoip6")).unwrap_err();
