@@ -228,7 +228,7 @@ fn herald(
     let about = HeraldConfig {
         identity: keys.identity.clone(),
         network: view.network(),
-        link_key: keys.link.public(),
+        link: keys.link.clone(),
         keys: keys.onion.clone(),
         sequence,
     };

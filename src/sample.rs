@@ -69,7 +69,7 @@ pub(crate) fn network(plans: &[Plan], days: u16, rng: &mut Random) -> anyhow::Re
             gossip_port: 0,
             payment: plan.payment,
         };
-        view.insert(SignedDescriptor::sign(descriptor, &keys.identity)?)?;
+        view.insert(SignedDescriptor::prove(descriptor, &keys.identity, &keys.link)?)?;
         all.push(keys);
     }
     Ok((view, all))

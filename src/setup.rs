@@ -388,7 +388,7 @@ fn describe(keys: &Keys, facts: &Facts, view: &View) -> anyhow::Result<SignedDes
         gossip_port: facts.gossip_port,
         payment: facts.payment,
     };
-    Ok(SignedDescriptor::sign(descriptor, &keys.identity)?)
+    Ok(SignedDescriptor::prove(descriptor, &keys.identity, &keys.link)?)
 }
 
 /// What is to be done after the files are there.

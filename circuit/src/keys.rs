@@ -79,6 +79,24 @@ public_bytes!(
     32
 );
 
+/// The length of what proves that somebody holds an X25519 secret: the same key as Ed25519 writes it, and a signature.
+pub const DH_PROOF: usize = 32 + 64;
+
+impl DhPublic {
+    /// Checks that who holds the secret has signed `label | message`; see [`DhSecret::prove`].
+    // directory.link.1
+    pub fn verify(&self, label: &str, message: &[u8], proof: &[u8; DH_PROOF]) -> Result<(), Misbehaved> {
+        let wrong = Misbehaved("a wrong proof of a link key");
+        let (key, signature) = proof.split_first_chunk::<32>().ok_or(wrong)?;
+        let signature = signature.first_chunk::<64>().ok_or(wrong)?;
+        let public = ed25519_dalek::VerifyingKey::from_bytes(key).map_err(|_| wrong)?;
+        if public.to_montgomery().to_bytes() != self.0 {
+            return Err(wrong);
+        }
+        RelayId(*key).verify(label, message, signature).map_err(|_| wrong)
+    }
+}
+
 /// Changes whenever a node has lost its circuits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootId(pub u64);
@@ -115,6 +133,28 @@ impl DhSecret {
     /// The public key.
     pub const fn public(&self) -> DhPublic {
         self.public
+    }
+
+    /// Proves to everybody that this secret is held by who says `label | message`: X25519 keys do not sign, but the scalar is
+    /// one of Ed25519 too, whose public key is the same point.
+    // directory.link.1
+    pub fn prove(&self, label: &str, message: &[u8]) -> [u8; DH_PROOF] {
+        use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
+        let prefix = kdf(Label::Prove, &[self.secret.expose()]).secret::<32>();
+        let mut bytes = [0; 64];
+        let (scalar, rest) = bytes.split_at_mut(32);
+        scalar.copy_from_slice(self.secret.expose());
+        rest.copy_from_slice(prefix.expose());
+        let key = ExpandedSecretKey::from_bytes(&bytes);
+        bytes.zeroize();
+        let public = ed25519_dalek::VerifyingKey::from(&key);
+        let message = [label.as_bytes(), message].concat();
+        let signature = raw_sign::<ed25519_dalek::Sha512>(&key, &message, &public).to_bytes();
+        let mut proof = [0; DH_PROOF];
+        let (first, rest) = proof.split_at_mut(32);
+        first.copy_from_slice(public.as_bytes());
+        rest.copy_from_slice(&signature);
+        proof
     }
 
     /// X25519 (RFC 7748); an all-zero result is refused.
@@ -236,6 +276,8 @@ pub enum Label {
     Session,
     /// The keys of one phase.
     Phase,
+    /// What makes the signatures of an X25519 secret unpredictable.
+    Prove,
 }
 
 impl Label {
@@ -250,6 +292,7 @@ impl Label {
             Self::Setup => "chive v1 setup",
             Self::Session => "chive v1 session",
             Self::Phase => "chive v1 phase",
+            Self::Prove => "chive v1 prove",
         }
     }
 }

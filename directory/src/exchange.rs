@@ -368,7 +368,7 @@ impl Exchange {
         }
         let relay = Unverified::read(bytes).map_err(NotTaken::Malformed)?;
         let (id, unix) = (relay.id, now.unix());
-        match self.view.is_news(&relay, relay.digest()) {
+        match self.view.is_news(&relay, relay.digest(), relay.holds_link_key()) {
             Ok(true) => {}
             Err(NotInserted::OtherNetwork(_)) => return Err(NotTaken::OtherNetwork),
             Err(NotInserted::Unregistered | NotInserted::OtherOwner) => {
@@ -398,7 +398,9 @@ impl Exchange {
     /// Puts this relay's descriptor into the view if it can be there, and hands it out for gossip.
     fn enter(&mut self) {
         let Some(own) = &self.published else { return };
-        if self.view.is_news(own, own.digest()) == Ok(true) && self.view.insert(Arc::clone(own)).is_ok() {
+        if self.view.is_news(own, own.digest(), own.holds_link_key()) == Ok(true)
+            && self.view.insert(Arc::clone(own)).is_ok()
+        {
             self.outbox = Some(Arc::clone(own));
             self.touch();
         }

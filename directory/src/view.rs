@@ -188,7 +188,7 @@ impl View {
     /// Takes a descriptor if it is the newest of its relay; the same one again changes nothing.
     pub fn insert(&mut self, new: impl Into<Arc<SignedDescriptor>>) -> Result<(), NotInserted> {
         let new = new.into();
-        if !self.is_news(&new, new.digest())? {
+        if !self.is_news(&new, new.digest(), new.holds_link_key())? {
             return Ok(());
         }
         if let Some(loser) = self.link_keys.insert(new.link_key, new.id).filter(|loser| *loser != new.id) {
@@ -203,7 +203,12 @@ impl View {
 
     /// Whether a descriptor would change the view if its signature is right, or why it cannot enter.
     // directory.view.1
-    pub(crate) fn is_news(&self, new: &Descriptor, digest: &Digest) -> Result<bool, NotInserted> {
+    pub(crate) fn is_news(
+        &self,
+        new: &Descriptor,
+        digest: &Digest,
+        holds_link_key: bool,
+    ) -> Result<bool, NotInserted> {
         if new.network != self.network {
             return Err(NotInserted::OtherNetwork(new.network));
         }
@@ -224,12 +229,14 @@ impl View {
             Some(_) | None => {}
         }
         // directory.view.2
-        match self.link_keys.get(&new.link_key).filter(|other| **other != new.id) {
-            Some(other) if self.since(new) >= self.get(other).and_then(|relay| self.since(relay)) => {
-                Err(NotInserted::LinkKeyTaken(*other))
-            }
-            _ => Ok(true),
-        }
+        let other = self.link_keys.get(&new.link_key).filter(|other| **other != new.id);
+        let Some(other) = other.and_then(|other| self.get(other)) else { return Ok(true) };
+        let wins = match (holds_link_key, other.holds_link_key()) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => self.since(new) < self.since(other),
+        };
+        if wins { Ok(true) } else { Err(NotInserted::LinkKeyTaken(other.id)) }
     }
 
     /// Which change of the registry registered the relay of a descriptor.
@@ -481,6 +488,30 @@ mod tests {
         expected.sort();
         assert!(view.unfit(NOW + 1).eq(expected));
         assert!(view.usable(&early_id, NOW + EPOCH_SECONDS - 1).is_ok());
+    }
+
+    // directory.view.2
+    #[test]
+    fn who_proves_a_link_key_has_it_whoever_came_first() {
+        let link = circuit::keys::DhSecret::from_bytes([9; 32]);
+        let describe =
+            |n: u8| Descriptor { payment: Some(payment(n)), link_key: link.public(), ..descriptor(n) };
+        let thief = SignedDescriptor::sign(describe(1), &identity(1)).unwrap();
+        let holder = SignedDescriptor::prove(describe(2), &identity(2), &link).unwrap();
+        // The thief registered first, and so did not have to know whose key he would take.
+        let mut first = View::new(NETWORK).with_chain(chain());
+        first.set_registry(Arc::new(registry(&[1, 2])));
+        let mut second = first.clone();
+        first.insert(thief.clone()).unwrap();
+        first.insert(holder.clone()).unwrap();
+        assert_eq!(first.insert(thief.clone()), Err(NotInserted::LinkKeyTaken(holder.id)));
+        second.insert(holder.clone()).unwrap();
+        assert_eq!(second.insert(thief), Err(NotInserted::LinkKeyTaken(holder.id)));
+        assert!(first == second && first.iter().map(|relay| relay.id).eq([holder.id]));
+        // Of two that prove it, both of one hand, the first to register has it.
+        let other = SignedDescriptor::prove(describe(1), &identity(1), &link).unwrap();
+        first.insert(other.clone()).unwrap();
+        assert_eq!(first.insert(holder), Err(NotInserted::LinkKeyTaken(other.id)));
     }
 
     // directory.view.4

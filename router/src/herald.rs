@@ -51,7 +51,7 @@ pub struct HeraldConfig {
     /// Its network.
     pub network: NetworkId,
     /// The key of its links.
-    pub link_key: DhPublic,
+    pub link: DhSecret,
     /// Its onion keys as they are on disk, by epoch.
     pub keys: BTreeMap<u32, DhSecret>,
     /// The last sequence number on disk.
@@ -89,7 +89,7 @@ pub struct Herald {
     identity: IdentitySecret,
     id: RelayId,
     network: NetworkId,
-    link_key: DhPublic,
+    link: DhSecret,
     keys: BTreeMap<u32, DhSecret>,
     sequence: u64,
     facts: Facts,
@@ -106,12 +106,12 @@ pub struct Herald {
 impl Herald {
     /// Has published nothing yet; refuses what no descriptor may say.
     pub fn new(config: HeraldConfig, facts: Facts, rng: Random) -> Result<Self, Malformed> {
-        let HeraldConfig { identity, network, link_key, keys, sequence } = config;
+        let HeraldConfig { identity, network, link, keys, sequence } = config;
         let mut herald = Self {
             id: identity.id(),
             identity,
             network,
-            link_key,
+            link,
             keys,
             sequence,
             facts: facts.clone(),
@@ -247,7 +247,7 @@ impl Herald {
             sequence,
             issued,
             expires: ends(first_epoch.saturating_add(1)),
-            link_key: self.link_key,
+            link_key: self.link.public(),
             first_epoch,
             onion_keys,
             addresses: facts.addresses.clone(),
@@ -259,7 +259,8 @@ impl Herald {
             gossip_port: facts.gossip_port,
             payment: facts.payment,
         };
-        SignedDescriptor::sign(descriptor, &self.identity)
+        // directory.link.1
+        SignedDescriptor::prove(descriptor, &self.identity, &self.link)
     }
 }
 

@@ -58,7 +58,7 @@ def encode_body(relay: dict) -> bytes:
         listed(relay["onion_keys"], 2), listed(addresses, 1),
         listed(ranges, 1), relay["country"].encode("ascii") or bytes(2),
         *texts, be(relay["bandwidth"], 4), be(relay["gossip_port"], 2),
-        payment])
+        payment, be(0, 1)])                 # no proof of the link key
 
 
 def descriptor(relay: dict) -> bytes:

@@ -26,7 +26,7 @@ fn herald_with(keys: BTreeMap<u32, DhSecret>, sequence: u64) -> Herald {
     let config = HeraldConfig {
         identity: IdentitySecret::from_bytes(&[3; 32]),
         network: NETWORK,
-        link_key: DhPublic([5; 32]),
+        link: DhSecret::from_bytes([5; 32]),
         keys,
         sequence,
     };
