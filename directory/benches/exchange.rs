@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use allocation_counter::AllocationInfo;
-use circuit::keys::{DhPublic, IdentitySecret};
+use circuit::keys::{DhPublic, DhSecret, IdentitySecret};
 use circuit::node::Now;
 use directory::chain::{Chain, Wei};
 use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor};
@@ -127,13 +127,14 @@ fn owner(n: u32) -> [u8; 20] {
 fn relay(n: u32, sequence: u64) -> SignedDescriptor {
     let [_, a, b, c] = n.to_be_bytes();
     let is_exit = n.is_multiple_of(3);
+    let link = DhSecret::from_bytes(key(n, 8));
     let descriptor = Descriptor {
         id: identity(n).id(),
         network: chain().open_network(),
         sequence,
         issued: UNIX - 60,
         expires: UNIX + EPOCH_SECONDS,
-        link_key: DhPublic(key(n, 8)),
+        link_key: link.public(),
         first_epoch: EPOCH,
         onion_keys: vec![DhPublic(key(n, 9)), DhPublic(key(n, 10))],
         addresses: vec![([10, a, b, c], 4433).into(), ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 4433).into()],
@@ -151,7 +152,7 @@ fn relay(n: u32, sequence: u64) -> SignedDescriptor {
             exit_ask: Rate(if is_exit { 2_000 } else { 0 }),
         }),
     };
-    SignedDescriptor::sign(descriptor, &identity(n)).expect("a descriptor of the right form")
+    SignedDescriptor::prove(descriptor, &identity(n), &link).expect("a descriptor of the right form")
 }
 
 fn registry() -> Registry {
