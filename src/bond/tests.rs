@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use alloy_primitives::Bytes;
 use payments::chain::embedded::{Embedded, Options};
-use payments::chain::{Answer, Head, Log, Receipt, Relay, View};
+use payments::chain::{Answer, Head, Kinds, Log, Receipt, Relay, View};
 use payments::session::Domain;
 
 use super::*;
@@ -54,8 +54,8 @@ impl Chain for Faulty {
             self.inner.view(if behind { At::Block(head - 1) } else { at }, view).await
         })
     }
-    fn logs(&self, first: u64, last: u64) -> Answer<'_, Vec<Log>> {
-        self.inner.logs(first, last)
+    fn logs(&self, first: u64, last: u64, kinds: Kinds) -> Answer<'_, Vec<Log>> {
+        self.inner.logs(first, last, kinds)
     }
     fn purse(&self, owner: Address) -> Answer<'_, Purse> {
         self.inner.purse(owner)

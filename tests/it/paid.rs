@@ -89,12 +89,6 @@ impl Anvil {
         anvil
     }
 
-    /// Has it answer nothing any more.
-    pub(crate) fn freeze(&self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", "STOP", &id]).status().unwrap().success());
-    }
-
     /// Ends it at once; its blocks and its state, for [`Anvil::again_on`].
     pub(crate) fn kill(&mut self) -> Value {
         let state = self.ask("anvil_dumpState", &json!([true]));

@@ -3,8 +3,6 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -219,33 +217,6 @@ fn a_relay_that_starts_while_no_rpc_answers_runs_and_says_so() {
     eventually("trouble that is told", || {
         net.earned(1)["trouble"].as_str().filter(|trouble| trouble.contains("no RPC answers")).map(drop)
     });
-}
-
-// pay.pot.6, pay.account.3
-#[test]
-fn what_is_open_goes_on_without_a_chain_also_when_all_relays_restart() {
-    let Some(program) = program() else { return };
-    let net = Paid::new(&program, 3);
-    // A session that wins ends, and no new one is opened without a chain: wins are rare here.
-    for config in ["relay1/relay.toml", "relay2/relay.toml", "relay3/relay.toml", "client.toml"] {
-        net.set(config, "redemption_cost = \"0.01 ether\"");
-    }
-    let mut relays = net.relays();
-    let (_client, proxy) = net.client();
-    let target = Target::open();
-    assert!(download(proxy, &target, 3_000_000));
-    // Pots are looked at every other second, and kept.
-    thread::park_timeout(Duration::from_secs(5));
-    net.anvil.freeze();
-    assert!(download(proxy, &target, 3_000_000));
-    relays.iter_mut().for_each(Process::kill);
-    let again: Vec<_> =
-        (1..=3).map(|number| Process::run(net.folder.path(), net.relay_command(number))).collect();
-    for relay in &again {
-        relay.ready("relay");
-    }
-    // The first ones may meet relays that are not up yet.
-    assert!((0..4).any(|_| download(proxy, &target, 3_000_000)));
 }
 
 /// The wall clock.
