@@ -364,7 +364,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             }
         };
         let running = async {
-            let mut running = core::pin::pin!(client.run());
+            let mut running = Box::pin(client.run());
             tokio::select! {
                 end = &mut running => Ok(end?),
                 Some(problem) = impossible => Err(problem),

@@ -133,7 +133,8 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
         .prefix("chive-demo-")
         .tempdir()
         .context("no temporary folder can be made")?;
-    let money = if wanted.free { None } else { Some(network::Money::open(folder.path(), &mut plans)?) };
+    let money =
+        if wanted.free { None } else { Some(network::Money::open(folder.path(), &mut plans, wanted.mib)?) };
     stages.done(&money.as_ref().map_or_else(
         || "relays work for nothing".to_owned(),
         |money| format!("a chain runs in this process, the contract is at {}", money.bank.domain().contract),

@@ -69,9 +69,11 @@ impl Reckoning {
     /// Whether our counts are to be said: with a draw, or after a while without.
     // pay.meter.2
     pub fn claims(&mut self, now: Instant, account: &Account, drawn: bool) -> bool {
-        let due = match drawn {
-            true => account.cells_out >= self.claimed + METER,
-            false => self.claimed != account.cells_out && now.saturating_duration_since(self.since) >= QUIET,
+        let quiet = now.saturating_duration_since(self.since) >= QUIET;
+        let due = if drawn {
+            account.cells_out >= self.claimed + METER
+        } else {
+            quiet && self.claimed != account.cells_out
         };
         if due {
             self.claimed = account.cells_out;

@@ -324,10 +324,11 @@ impl Treasury {
             self.watched.touch(payer);
         }
         for (debt, owed) in note.debts {
-            match owed {
+            if owed {
                 // Its redemption may be in a block that was read before.
-                true => drop(self.debts.insert(debt, false)),
-                false => drop(self.debts.remove(&debt)),
+                self.debts.insert(debt, false);
+            } else {
+                self.debts.remove(&debt);
             }
         }
     }

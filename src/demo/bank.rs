@@ -30,8 +30,9 @@ const GAS_MONEY: Wei = Wei(10_000_000_000_000_000_000);
 const BASE_FEE: u128 = 10_000_000;
 const GAS_PRICE: u128 = 1_000_000_000;
 const GAS: u64 = 300_000;
-/// Draws of a face: few, so that there are wins to be seen, and enough that sessions are a small part of the traffic.
-const FACE: u32 = 8;
+/// Draws of a face: few, so that there are wins to be seen, and more where much is sent, so that a few dozen suffice.
+const LEAST_DRAWS: u64 = 8;
+const MIB_PER_DRAW: u64 = 8;
 /// The most that one draw may be worth: 384 cells at ten times the dearest path.
 const MAX_VALUE: Wei = Wei(384 * 100_000_000_000);
 const EVERY: Duration = Duration::from_millis(250);
@@ -41,6 +42,8 @@ const EVERY: Duration = Duration::from_millis(250);
 pub(crate) struct Bank {
     chain: Embedded,
     folder: PathBuf,
+    /// The draws of a face.
+    draws: u32,
 }
 
 /// One pot's keys.
@@ -67,12 +70,13 @@ fn random() -> u64 {
 }
 
 impl Bank {
-    /// A fresh chain with the contract on it.
-    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+    /// A fresh chain with the contract on it, for so many MiB of traffic.
+    pub(crate) fn open(folder: &Path, mib: u64) -> anyhow::Result<Self> {
         let options = Options { time: unix(), base_fee: BASE_FEE, ..Options::default() };
         let chain =
             Embedded::open(&folder.join("chain.redb"), options).context("the chain cannot be made")?;
-        Ok(Self { chain, folder: folder.to_owned() })
+        let draws = u32::try_from(LEAST_DRAWS + mib / MIB_PER_DRAW).unwrap_or(u32::MAX);
+        Ok(Self { chain, folder: folder.to_owned(), draws })
     }
 
     fn chain(&self) -> &dyn Chain {
@@ -149,7 +153,7 @@ impl Bank {
             seed: pot.seed,
             store: pot.store.clone(),
             asks: ASKS,
-            face: Face::Draws(FACE),
+            face: Face::Draws(self.draws),
             redemption_cost: Some(Wei(u128::from(GAS) * GAS_PRICE)),
             max_value: MAX_VALUE,
             gas_price: GAS_PRICE,

@@ -41,9 +41,9 @@ pub(crate) struct Money {
 }
 
 impl Money {
-    /// Full pots for so many relays and a client, whose prices go into the plans.
-    pub(crate) fn open(folder: &Path, plans: &mut [Plan]) -> anyhow::Result<Self> {
-        let bank = Bank::open(folder)?;
+    /// Full pots for so many relays and a client, for so many MiB of traffic; prices go into the plans.
+    pub(crate) fn open(folder: &Path, plans: &mut [Plan], mib: u64) -> anyhow::Result<Self> {
+        let bank = Bank::open(folder, mib)?;
         let relays: Vec<_> =
             (1..=plans.len()).map(|number| bank.pot(&format!("relay{number}"))).collect::<Result<_, _>>()?;
         for (plan, pot) in plans.iter_mut().zip(&relays) {
