@@ -19,8 +19,7 @@ use super::{ClientNode, Entry, Failure, Payer};
 
 /// The backward cells that all circuits of a link have granted together: 8 MiB of them (pay.grant.5).
 const WINDOW: u64 = 6_000;
-/// The most and the fewest of one circuit that has streams.
-const MOST: u64 = 4_096;
+/// The fewest of one circuit that has streams.
 const FEWEST: u64 = 128;
 /// A grant that nothing followed is said again after so long, so often.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -167,7 +166,7 @@ impl ClientNode {
             return;
         }
         let window = self.window();
-        if !self.grant_one(key, window, window / 4) {
+        if !self.grant_one(key, window, window / 8) {
             return;
         }
         // The others go in the same packet.
@@ -179,7 +178,7 @@ impl ClientNode {
 
     fn window(&self) -> u64 {
         let active = self.pool.keys().filter(|key| self.flows.on(**key) > 0).count() as u64;
-        (WINDOW / active.max(1)).clamp(FEWEST, MOST)
+        (WINDOW / active.max(1)).max(FEWEST)
     }
 
     fn grant_one(&mut self, key: CircuitKey, window: u64, step: u64) -> bool {
