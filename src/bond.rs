@@ -1,4 +1,4 @@
-//! A relay's bond, as the relay puts it up itself: the setting `bond` in [wallet], once, and then its registration.
+//! A relay's bond, as the relay puts it up itself: the setting `bond` in `[wallet]`, once, and then its registration.
 //!
 //! What is to be done follows from the contract's state alone. A transaction is on disk before it is sent, and another deposit is sent
 //! only in its place or once it can never come: a relay that is killed at any moment puts up its bond once.
