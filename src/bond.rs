@@ -227,11 +227,13 @@ impl Bond {
                 Ok(Outcome::Stuck(text)) => (text, LATE),
                 Err(error) => (self.problem(&error), LATE),
             };
-            pause = if text == said { longest.min(pause.saturating_mul(2)) } else { SOON };
-            if text != said && !text.is_empty() {
+            // What differs in numbers only, as an age does, is nothing new.
+            let kind: String = text.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+            pause = if kind == said { longest.min(pause.saturating_mul(2)) } else { SOON };
+            if kind != said && !text.is_empty() {
                 tracing::warn!("the relay's bond: {text}");
             }
-            said = text;
+            said = kind;
             sleep(pause).await;
         }
     }
@@ -266,7 +268,9 @@ impl Bond {
             }
             // Its nonce is over, and the final state tells whether it came.
             Some(place) if place.nonce < purse.nonce && step == Step::Reserve => {
-                let over = *sight.over.get_or_insert(head.number);
+                // The block is read after the nonce: an earlier one would not tell.
+                let newest = chain.head(At::Latest).await?.number.max(head.number);
+                let over = *sight.over.get_or_insert(newest);
                 if chain.head(At::Finalized).await?.number < over {
                     None
                 } else {

@@ -1,6 +1,7 @@
 //! The network file: who is in the network, or where to find out.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -79,6 +80,23 @@ pub(crate) fn write_open(wanted: &OpenNetwork, output: Format) -> anyhow::Result
         exit_operators: wanted.exit_operators,
         deployed: wanted.deployed,
     };
+    let special = |address: &&String| {
+        address.parse::<SocketAddr>().is_ok_and(|address| match address.ip() {
+            IpAddr::V4(ip) => {
+                ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()
+            }
+            IpAddr::V6(ip) => {
+                ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
+            }
+        })
+    };
+    if let Some(address) = wanted.bootstrap.iter().find(special).filter(|_| !wanted.local) {
+        let text = format!(
+            "{address} is not an address on the public internet, and nobody would ask there; name another one with --bootstrap, or say \
+             --local for a network inside one site or for tests"
+        );
+        return Err(Failure::new(Kind::Usage, text).into());
+    }
     let file = NetworkFile::open(&wanted.name, chain, wanted.bootstrap.clone(), wanted.local)
         .map_err(|misuse| Failure::new(Kind::Usage, misuse.0))?;
     keystore::new_folder(&wanted.out)?;

@@ -113,6 +113,7 @@ pub(crate) struct Open {
     watch: Watch,
     swarm: swarm::Handle,
     kept: PathBuf,
+    since: Instant,
 }
 
 impl Open {
@@ -142,7 +143,7 @@ impl Open {
             random,
             now: outside::now,
         })?;
-        Ok((Self { watch, swarm, kept }, view))
+        Ok((Self { watch, swarm, kept, since: Instant::now() }, view))
     }
 
     /// Makes a relay's own descriptor known.
@@ -196,8 +197,19 @@ impl Open {
             inbound: swarm.inbound,
             last_inbound: swarm.last_inbound,
             seen_at: swarm.seen_at,
-            trouble: registry.trouble.or(swarm.trouble),
+            trouble: registry.trouble.or(swarm.trouble).or_else(|| self.too_few(registry.relays, known)),
         }
+    }
+
+    /// What is wrong when most relays stay unknown: they are gone, or kept from us by those we ask.
+    // operate.view.3
+    fn too_few(&self, registered: usize, known: usize) -> Option<String> {
+        let settled = self.since.elapsed() >= SETTLE;
+        (settled && is_few(registered, known)).then(|| {
+            format!(
+                "only {known} of {registered} registered relays are known: either most do not run, or the peers that were asked hide them;                  add more addresses to `bootstrap` in the network file"
+            )
+        })
     }
 
     fn count(&self) -> Count {
@@ -275,6 +287,11 @@ impl Open {
     }
 }
 
+/// Whether those that are known are fewer than three in five.
+const fn is_few(registered: usize, known: usize) -> bool {
+    known.saturating_mul(5) < registered.saturating_mul(3)
+}
+
 impl Status {
     /// What is waited for, in words; peers come and go, and are not part of it once there was one.
     fn waiting(&self) -> String {
@@ -302,6 +319,14 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // operate.view.3
+    #[test]
+    fn three_in_five_of_the_registered_relays_are_enough() {
+        for (registered, known, few) in [(0, 0, false), (5, 3, false), (5, 2, true), (10_000, 5_999, true)] {
+            assert_eq!(is_few(registered, known), few, "{known} of {registered}");
+        }
+    }
 
     #[test]
     fn what_is_waited_for_is_not_told_again_when_peers_come_and_go() {

@@ -215,12 +215,15 @@ impl Guards {
         self.changed = true;
     }
 
-    /// A guard does not answer, or refuses: it rests, longer each time.
+    /// A guard does not answer, or refuses: it rests, longer each time that others have worked since the last.
     pub(crate) fn failed(&mut self, now: Instant, id: &RelayId) {
         let Some(guard) = self.get_mut(id) else { return };
-        guard.failed = true;
-        guard.rest_until = Some(now + (SHORTEST_REST * (1 << guard.rests.min(8))).min(LONGEST_REST));
-        guard.rests = guard.rests.saturating_add(1);
+        // When nobody has worked since, it may have been our own network.
+        if !core::mem::replace(&mut guard.failed, true) {
+            guard.rests = guard.rests.saturating_add(1);
+        }
+        let doublings = guard.rests.saturating_sub(1).min(8);
+        guard.rest_until = Some(now + (SHORTEST_REST * (1 << doublings)).min(LONGEST_REST));
     }
 
     /// A circuit stood over a guard: it is confirmed, and what others failed before counts against them.

@@ -121,6 +121,8 @@ pub enum Failure {
     Refused(Status),
     /// Nobody answered in time.
     TimedOut,
+    /// The entry fell silent.
+    Silent,
     /// The link to the entry was lost.
     LinkLost,
     /// The reply was not one that honest relays make.
@@ -139,6 +141,7 @@ impl Failure {
         match self {
             Self::Refused(status) => status.as_str(),
             Self::TimedOut => "timed out",
+            Self::Silent => "the entry fell silent",
             Self::LinkLost => "link lost",
             Self::BadReply => "bad reply",
             Self::Destroyed => "destroyed",

@@ -33,7 +33,7 @@ impl Ground {
         let (address, bootstrap) = (first.to_string(), first.to_string());
         let chain = ["--chain-id", "31337", "--contract", &anvil.contract, "--rpc", &url];
         let more = ["--bootstrap", &bootstrap, "--minimum-bond", "0.05ether", "--out", net.to_str().unwrap()];
-        document(&[&["network", "open"], &chain[..], &more].concat());
+        document(&[&["network", "open", "--local"], &chain[..], &more].concat());
         let out = folder.path().join("relay");
         let network = net.join("network.toml");
         let setup = ["relay", "setup", "--yes", "--light", "--network", network.to_str().unwrap()];

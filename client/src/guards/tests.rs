@@ -39,9 +39,14 @@ fn the_first_is_used_until_it_fails_and_again_after_its_rest() {
         Some(id(2)),
         "one that does not fit is passed over"
     );
+    (1..=3).for_each(|n| guards.worked(UNIX + u64::from(n), &id(n)));
     guards.failed(now, &id(1));
     assert_eq!(guards.choose(now, everyone), Some(id(2)));
     assert_eq!(guards.choose(now + SHORTEST_REST, everyone), Some(id(1)));
+    let mut alone = guards.clone();
+    alone.failed(now + SHORTEST_REST, &id(1));
+    assert_eq!(alone.choose(now + 2 * SHORTEST_REST, everyone), Some(id(1)), "nobody has worked meanwhile");
+    guards.worked(UNIX + 9, &id(2));
     guards.failed(now + SHORTEST_REST, &id(1));
     assert_eq!(guards.choose(now + 2 * SHORTEST_REST, everyone), Some(id(2)), "the second rest is longer");
     guards.failed(now, &id(2));

@@ -115,7 +115,7 @@ impl ClientNode {
         }
         for key in unanswered {
             self.origin.close(now, key);
-            self.lost(now, key, Failure::TimedOut);
+            self.lost(now, key, Failure::Silent);
         }
     }
 

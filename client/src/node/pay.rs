@@ -21,6 +21,9 @@ use super::{ClientNode, Entry, Failure, Payer};
 const WINDOW: u64 = 6_000;
 /// The fewest of one circuit that has streams.
 const FEWEST: u64 = 128;
+/// A grant is this part of a window at least, and so no fewer cells than these.
+const PART: u64 = 8;
+pub(super) const STEP: u64 = FEWEST / PART;
 /// A grant that nothing followed is said again after so long, so often.
 const AGAIN: Duration = Duration::from_secs(1);
 const TIMES: u8 = 3;
@@ -166,7 +169,7 @@ impl ClientNode {
             return;
         }
         let window = self.window();
-        if !self.grant_one(key, window, window / 8) {
+        if !self.grant_one(key, window, window / PART) {
             return;
         }
         // The others go in the same packet.
