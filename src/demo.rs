@@ -31,7 +31,7 @@ use visitor::Transfer;
 
 const STAGES: usize = 6;
 /// How long everything up to the end of the check may take, beside what it moves.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);
 /// MiB that the check moves both ways in one more second at least.
 const SLOWEST: u64 = 4;
 
