@@ -537,7 +537,6 @@ impl ClientNode {
             }
             Ok(_) | Err(_) => false,
         };
-        let mut granting = false;
         if let Some(circuit) = self.pool.get_mut(&key) {
             circuit.received += 1;
             circuit.heard = now.instant;
@@ -545,11 +544,8 @@ impl ClientNode {
             if circuit.probe.take().is_none() {
                 circuit.repeats = 0;
             }
-            granting = circuit.received.is_multiple_of(pay::STEP);
         }
-        if granting {
-            self.grant(key);
-        }
+        self.grant(key);
         if !honest {
             self.close(now, key);
         }

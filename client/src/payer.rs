@@ -19,9 +19,6 @@ use payments::wallet::{Pot, Refusal, Wallet};
 const UNIT: u64 = 384;
 /// What is paid ahead for forward cells and setups, in cells; backward cells are paid as they are granted.
 const AHEAD: u64 = 4 * UNIT;
-/// Twice as much each time that the entry says that nothing passes, up to so many cells, of which those that are granted are taken
-/// off: an entry far away, or with a slow disk, needs more.
-const MOST_AHEAD: u64 = 16 * UNIT;
 /// What was paid ahead may be lost, so many cells at most: whom a client pays is its own choice.
 const FORGIVEN: u64 = 8_192;
 /// An entry that has forgotten whose link it is gets a draw this often, at most so many times.
@@ -35,25 +32,12 @@ struct Payee {
     account: AccountId,
     link: Option<LinkId>,
     target: u128,
-    /// What is paid ahead at most, in cells.
-    ahead: u64,
     reckoning: Reckoning,
     /// The cells that it had not charged when it gave its counts last: under way, or dropped without credit.
     uncharged: u64,
     /// When it was last sent a draw for no more than to learn whose link it is, and how often since it has known that.
     moved: Option<Instant>,
     moves: u8,
-}
-
-impl Payee {
-    /// What it is to have been paid.
-    // pay.credit.3
-    fn goal(&self, state: &Account) -> u128 {
-        let rate = u128::from(state.rate_out);
-        let granted = state.committed.saturating_sub(state.owed).checked_div(rate).unwrap_or_default();
-        let ahead = u128::from(self.ahead).min(u128::from(MOST_AHEAD).saturating_sub(granted));
-        state.committed + rate * ahead.max(AHEAD.into())
-    }
 }
 
 /// Money with all entries.
@@ -91,16 +75,7 @@ impl Payer {
             by_account.insert(account, owner);
             let reckoning =
                 Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant, FORGIVEN);
-            Payee {
-                account,
-                link: None,
-                target: paid,
-                ahead: AHEAD,
-                reckoning,
-                uncharged: 0,
-                moved: None,
-                moves: 0,
-            }
+            Payee { account, link: None, target: paid, reckoning, uncharged: 0, moved: None, moves: 0 }
         });
         if payee.link != Some(link) {
             payee.link = Some(link);
@@ -215,10 +190,7 @@ impl Payer {
     ) -> Result<(), DropReason> {
         let Some(payee) = self.payees.get_mut(&owner) else { return Err(DropReason::Misbehaved) };
         match level {
-            Level::Paused => {
-                payee.ahead = (payee.ahead * 2).min(MOST_AHEAD);
-                return self.starved(now, ledger, owner);
-            }
+            Level::Paused => return self.starved(now, ledger, owner),
             Level::Low => self.pay(now, ledger, owner),
             Level::Ok => payee.reckoning.content(),
         }
@@ -285,7 +257,7 @@ impl Payer {
         let Some(payee) = self.payees.get_mut(&owner) else { return };
         let Some(state) = ledger.get_mut(account) else { return };
         let unit = u128::from(state.rate_out) * u128::from(UNIT);
-        let target = payee.goal(state);
+        let target = state.committed + u128::from(state.rate_out) * u128::from(AHEAD);
         if state.committed >= state.due || target >= payee.target + unit {
             self.pay(now, ledger, owner);
             self.route();
@@ -297,7 +269,7 @@ impl Payer {
         let Some(payee) = self.payees.get_mut(&owner) else { return };
         let Some(state) = ledger.get_mut(payee.account) else { return };
         let unit = u128::from(state.rate_out) * u128::from(UNIT);
-        payee.target = payee.target.max(payee.goal(state));
+        payee.target = payee.target.max(state.committed + u128::from(state.rate_out) * u128::from(AHEAD));
         state.due = state.committed + unit;
         self.wallet.set_value(owner, Wei(unit));
         self.wallet.pay(now.unix(), owner, Wei(payee.target));

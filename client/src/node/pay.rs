@@ -19,11 +19,9 @@ use super::{ClientNode, Entry, Failure, Payer};
 
 /// The backward cells that all circuits of a link have granted together: 8 MiB of them (pay.grant.5).
 const WINDOW: u64 = 6_000;
-/// The fewest of one circuit that has streams.
+/// The most and the fewest of one circuit that has streams.
+const MOST: u64 = 4_096;
 const FEWEST: u64 = 128;
-/// A grant is this part of a window at least, and so no fewer cells than these.
-const PART: u64 = 8;
-pub(super) const STEP: u64 = FEWEST / PART;
 /// A grant that nothing followed is said again after so long, so often.
 const AGAIN: Duration = Duration::from_secs(1);
 const TIMES: u8 = 3;
@@ -169,7 +167,7 @@ impl ClientNode {
             return;
         }
         let window = self.window();
-        if !self.grant_one(key, window, window / PART) {
+        if !self.grant_one(key, window, window / 4) {
             return;
         }
         // The others go in the same packet.
@@ -181,7 +179,7 @@ impl ClientNode {
 
     fn window(&self) -> u64 {
         let active = self.pool.keys().filter(|key| self.flows.on(**key) > 0).count() as u64;
-        (WINDOW / active.max(1)).max(FEWEST)
+        (WINDOW / active.max(1)).clamp(FEWEST, MOST)
     }
 
     fn grant_one(&mut self, key: CircuitKey, window: u64, step: u64) -> bool {
