@@ -14,8 +14,9 @@ use crate::session::{Session, Signature, read_address, read_hash, read_time, wri
 const VERSION: u8 = 1;
 /// The most open sessions of a row.
 pub const MAX_SESSIONS: usize = 32;
-/// The ended sessions that a payee remembers per payer.
-pub const MAX_ENDED: usize = 16;
+/// The ended sessions that a payee remembers per payer: more than may end while one of them is not known to have, which are 15 newer
+/// ones and 7 older ones.
+pub const MAX_ENDED: usize = 24;
 
 /// Numbers the changes that one wallet or till hands out, in the order in which they must reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

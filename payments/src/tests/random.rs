@@ -81,6 +81,12 @@ fn run(seed: u64, face: u32, open: usize) {
     assert_eq!(payer.owed, payee.unredeemed);
 }
 
+// pay.rotate.1
+#[test]
+fn a_session_whose_end_is_not_heard_is_remembered_while_all_that_may_end_do() {
+    run(3_223_893_975_992_078_775, 2, 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, rng_algorithm: RngAlgorithm::ChaCha, failure_persistence: None, ..ProptestConfig::default() })]
 
