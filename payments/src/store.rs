@@ -15,6 +15,8 @@ use redb::{
     TableDefinition, TableError,
 };
 
+use crate::record::Key;
+
 pub mod thread;
 
 /// The version of the file; a newer one is refused.
@@ -46,6 +48,16 @@ pub type Row = (Vec<u8>, Vec<u8>);
 type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 impl Table {
+    /// Where a record is kept.
+    pub const fn of(key: &Key) -> Self {
+        match key {
+            Key::Payee(_) | Key::Debt(..) => Self::PayerSessions,
+            Key::Payer(_) => Self::PayeeSessions,
+            Key::Win(..) => Self::Wins,
+            Key::Meter(_) => Self::Counters,
+        }
+    }
+
     const ALL: [Self; 7] = [
         Self::Values,
         Self::PayerSessions,

@@ -190,8 +190,8 @@ pub struct Treasury {
     rounds: u32,
     /// Rounds in a row that failed.
     failures: u32,
-    /// What went wrong with a record, which does not go away.
-    withheld: watch::Sender<Option<&'static str>>,
+    /// A change could not be written: that does not go away.
+    withheld: bool,
 }
 
 /// What came of a look at a pot.
@@ -242,7 +242,7 @@ impl Treasury {
             finalized: None,
             rounds: 0,
             failures: 0,
-            withheld: watch::Sender::new(None),
+            withheld: false,
         };
         (treasury, seen)
     }
@@ -254,11 +254,7 @@ impl Treasury {
         let disk = tell_of_disk(self.health.clone(), self.writer.clone(), self.settings.every);
         let (rest, left) = mpsc::unbounded_channel();
         let keeper = Keeper::new(self.writer.clone(), self.news.clone());
-        let (health, withheld) = (self.health.clone(), self.withheld.clone());
-        let keep = keeper.run(jobs, rest, move |trouble: &'static str| {
-            withheld.send_replace(Some(trouble));
-            health.send_modify(|health| health.trouble = Some(trouble.to_owned()));
-        });
+        let keep = keeper.run(jobs, rest);
         tokio::select! {
             ((), ()) = async { tokio::join!(keep, self.work(left)) } => {}
             never = disk => match never {},
@@ -281,7 +277,8 @@ impl Treasury {
                 biased;
                 job = jobs.recv() => match job {
                     Some(Rest::Note(note)) => self.note(note),
-                    Some(Rest::Job(job)) => self.job(job).await,
+                    Some(Rest::Watch(address)) => self.watch(address),
+                    Some(Rest::Redeem(claim)) => self.win(*claim).await,
                     None => return,
                 },
                 () = tokio::time::sleep_until(round) => {
@@ -305,16 +302,9 @@ impl Treasury {
         let _ = self.news.send(news);
     }
 
-    async fn job(&mut self, job: Job) {
-        match job {
-            // Kept before.
-            Job::Keep(_) => {}
-            Job::Watch(address) => self.watch(address),
-            Job::Redeem(claim) => {
-                if let Err(error) = self.redeemer.add(*claim, (self.settings.nature.now)()).await {
-                    self.trouble(Some(error.to_string()));
-                }
-            }
+    async fn win(&mut self, claim: Claim) {
+        if let Err(error) = self.redeemer.add(claim, (self.settings.nature.now)()).await {
+            self.trouble(Some(error.to_string()));
         }
     }
 
@@ -330,6 +320,10 @@ impl Treasury {
             } else {
                 self.debts.remove(&debt);
             }
+        }
+        if note.withheld {
+            self.withheld = true;
+            self.trouble(Some(TOO_LONG.to_owned()));
         }
     }
 
@@ -410,7 +404,7 @@ impl Treasury {
         let redeemed = self.redeem().await;
         let trouble = trouble.or_else(|| redeemed.err().map(|error| error.to_string()));
         let trouble = trouble.or_else(|| self.writer.trouble());
-        let trouble = trouble.or_else(|| self.withheld.borrow().map(str::to_owned));
+        let trouble = trouble.or_else(|| self.withheld.then(|| TOO_LONG.to_owned()));
         self.trouble(trouble);
     }
 

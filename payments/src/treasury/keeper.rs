@@ -1,11 +1,12 @@
 //! Puts a node's records on disk, whatever the chain does meanwhile: nothing that is promised may wait for an RPC.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::Address;
 use tokio::sync::mpsc;
 
-use super::{Job, News, TOO_LONG};
+use super::{Job, News};
+use crate::claim::Claim;
 use crate::record::{Book, Change, Key, RecordId};
 use crate::store::thread::Writer;
 use crate::store::{Batch, Table};
@@ -17,13 +18,16 @@ pub(super) struct Note {
     pub(super) used: Vec<Address>,
     /// Debts by payee and nonce, and whether they are there still.
     pub(super) debts: Vec<((Address, u32), bool)>,
+    /// A change could not be written.
+    pub(super) withheld: bool,
 }
 
 /// What is left to be done when records have been kept.
 #[derive(Debug)]
 pub(super) enum Rest {
     Note(Note),
-    Job(Job),
+    Watch(Address),
+    Redeem(Box<Claim>),
 }
 
 #[derive(Debug)]
@@ -31,21 +35,12 @@ pub(super) struct Keeper {
     writer: Writer,
     news: mpsc::UnboundedSender<News>,
     /// Books with a change that cannot be written: nothing more of theirs is called kept.
-    withheld: Vec<Book>,
-}
-
-const fn table(key: &Key) -> Table {
-    match key {
-        Key::Payee(_) | Key::Debt(..) => Table::PayerSessions,
-        Key::Payer(_) => Table::PayeeSessions,
-        Key::Win(..) => Table::Wins,
-        Key::Meter(_) => Table::Counters,
-    }
+    withheld: BTreeSet<Book>,
 }
 
 impl Keeper {
     pub(super) const fn new(writer: Writer, news: mpsc::UnboundedSender<News>) -> Self {
-        Self { writer, news, withheld: Vec::new() }
+        Self { writer, news, withheld: BTreeSet::new() }
     }
 
     /// Keeps records, and hands on all other jobs, until nobody hands out jobs any more.
@@ -53,25 +48,19 @@ impl Keeper {
         mut self,
         mut jobs: mpsc::UnboundedReceiver<Job>,
         rest: mpsc::UnboundedSender<Rest>,
-        trouble: impl Fn(&'static str),
     ) {
         while let Some(job) = jobs.recv().await {
             let left = match job {
-                Job::Keep(changes) => {
-                    let note = self.keep(changes, &trouble);
-                    if note.used.is_empty() && note.debts.is_empty() {
-                        continue;
-                    }
-                    Rest::Note(note)
-                }
-                job => Rest::Job(job),
+                Job::Keep(changes) => Rest::Note(self.keep(changes)),
+                Job::Watch(address) => Rest::Watch(address),
+                Job::Redeem(claim) => Rest::Redeem(claim),
             };
             // The other part ends after this one.
             let _ = rest.send(left);
         }
     }
 
-    fn keep(&mut self, changes: Vec<(Book, RecordId, Change)>, trouble: impl Fn(&'static str)) -> Note {
+    fn keep(&mut self, changes: Vec<(Book, RecordId, Change)>) -> Note {
         let (mut batch, mut last, mut note) = (Batch::new(), BTreeMap::new(), Note::default());
         for (book, id, change) in changes {
             last.insert(book, id);
@@ -81,13 +70,13 @@ impl Keeper {
                 _ => {}
             }
             match change.record.map(|record| record.encode()) {
-                Some(Ok(bytes)) => batch.put(table(&change.key), change.key.encode(), bytes),
+                Some(Ok(bytes)) => batch.put(Table::of(&change.key), change.key.encode(), bytes),
                 // pay.persist.1
                 Some(Err(_)) => {
-                    self.withheld.push(book);
-                    trouble(TOO_LONG);
+                    self.withheld.insert(book);
+                    note.withheld = true;
                 }
-                None => batch.delete(table(&change.key), change.key.encode()),
+                None => batch.delete(Table::of(&change.key), change.key.encode()),
             }
         }
         last.retain(|book, _| !self.withheld.contains(book));

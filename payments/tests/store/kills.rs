@@ -34,15 +34,6 @@ fn signer() -> Signer {
     Signer::from_bytes([7; 32]).unwrap()
 }
 
-const fn table(key: &Key) -> Table {
-    match key {
-        Key::Payee(_) | Key::Debt(..) => Table::PayerSessions,
-        Key::Payer(_) => Table::PayeeSessions,
-        Key::Win(..) => Table::Wins,
-        Key::Meter(_) => Table::Counters,
-    }
-}
-
 /// A process's store, until its power fails.
 struct Power {
     disk: Shared,
@@ -67,8 +58,8 @@ impl Power {
         let mut batch = Batch::new();
         for (_, Change { key, record }) in changes {
             match record {
-                Some(record) => batch.put(table(key), key.encode(), record.encode().unwrap()),
-                None => batch.delete(table(key), key.encode()),
+                Some(record) => batch.put(Table::of(key), key.encode(), record.encode().unwrap()),
+                None => batch.delete(Table::of(key), key.encode()),
             }
         }
         self.store.as_ref().unwrap().commit(&batch).is_ok()
