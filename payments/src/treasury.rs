@@ -278,7 +278,7 @@ impl Treasury {
                 job = jobs.recv() => match job {
                     Some(Rest::Note(note)) => self.note(note),
                     Some(Rest::Watch(address)) => self.watch(address),
-                    Some(Rest::Redeem(claim)) => self.win(*claim).await,
+                    Some(Rest::Redeem(claim)) => self.win(claim).await,
                     None => return,
                 },
                 () = tokio::time::sleep_until(round) => {
@@ -302,8 +302,8 @@ impl Treasury {
         let _ = self.news.send(news);
     }
 
-    async fn win(&mut self, claim: Claim) {
-        if let Err(error) = self.redeemer.add(claim, (self.settings.nature.now)()).await {
+    async fn win(&mut self, claim: Box<Claim>) {
+        if let Err(error) = self.redeemer.add(*claim, (self.settings.nature.now)()).await {
             self.trouble(Some(error.to_string()));
         }
     }
