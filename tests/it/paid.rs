@@ -1,7 +1,7 @@
 //! Networks of processes that pay each other on a chain of its own process.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -54,16 +54,21 @@ impl Anvil {
 
     /// Starts it with more arguments.
     pub(crate) fn start_with(program: &Path, more: &[&str]) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut run = Command::new(program);
-        run.args(more);
-        Self::run(run, address)
+        // Another process may take the port before it does.
+        let started = (0..3).find_map(|_| {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut run = Command::new(program);
+            run.args(more);
+            Some((Self::launch(run, address)?, address))
+        });
+        let (child, address) = started.expect("anvil ends at once");
+        Self::deployed(child, address)
     }
 
     /// Starts it on another host; it is asked from within that host.
     pub(crate) fn start_on(program: &Path, host: &Host) -> Self {
         let (run, address) = Self::command_on(program, host);
-        host.within(|| Self::run(run, address))
+        host.within(|| Self::deployed(Self::launch(run, address).expect("anvil ends at once"), address))
     }
 
     fn command_on(program: &Path, host: &Host) -> (Command, SocketAddr) {
@@ -73,16 +78,22 @@ impl Anvil {
         (host.command(&run), address)
     }
 
-    fn launch(mut run: Command, address: SocketAddr) -> Child {
+    /// Starts it, unless it ends at once.
+    fn launch(mut run: Command, address: SocketAddr) -> Option<Child> {
         let (port, chain) = (address.port().to_string(), CHAIN.to_string());
         run.args(["--port", &port, "--chain-id", &chain, "--slots-in-an-epoch", "1", "--block-time", "1"]);
-        let child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        eventually("anvil", || TcpStream::connect(address).ok());
-        child
+        let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // It listens before it answers.
+        let chain = json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": [] });
+        eventually("anvil", || {
+            let ended = child.try_wait().unwrap().is_some();
+            (ended || answer(address, &chain).is_ok()).then_some(())
+        });
+        child.try_wait().unwrap().is_none().then_some(child)
     }
 
-    fn run(run: Command, address: SocketAddr) -> Self {
-        let mut anvil = Self { child: Self::launch(run, address), address, contract: String::new() };
+    fn deployed(child: Child, address: SocketAddr) -> Self {
+        let mut anvil = Self { child, address, contract: String::new() };
         let code = payments::abi::creation_code().to_string();
         let receipt = anvil.send(&json!({ "from": RICH, "data": code, "gas": "0x989680" }));
         anvil.contract = receipt["contractAddress"].as_str().unwrap().to_owned();
@@ -101,7 +112,7 @@ impl Anvil {
     pub(crate) fn again_on(&mut self, program: &Path, host: &Host, state: &Value) {
         let (run, address) = Self::command_on(program, host);
         host.within(|| {
-            self.child = Self::launch(run, address);
+            self.child = Self::launch(run, address).expect("anvil ends at once");
             assert_eq!(self.ask("anvil_loadState", &json!([state])), true);
         });
     }
@@ -111,15 +122,8 @@ impl Anvil {
     }
 
     pub(crate) fn ask(&self, method: &str, params: &Value) -> Value {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        let head =
-            "POST / HTTP/1.1\r\nHost: anvil\r\nContent-Type: application/json\r\nConnection: close\r\n";
-        write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, answer) = answer.split_once("\r\n\r\n").unwrap();
-        let answer: Value = serde_json::from_str(answer).unwrap();
+        let question = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer = answer(self.address, &question).unwrap();
         assert_eq!(answer["error"], Value::Null, "{method}");
         answer["result"].clone()
     }
@@ -136,6 +140,21 @@ impl Anvil {
     pub(crate) fn fund(&self, address: &str) {
         self.ask("anvil_setBalance", &json!([address, "0x8ac7230489e80000"]));
     }
+}
+
+/// What the chain there answers; an error if the connection ends before a whole answer.
+fn answer(address: SocketAddr, question: &Value) -> io::Result<Value> {
+    let body = question.to_string();
+    let head = "POST / HTTP/1.1\r\nHost: anvil\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(request.as_bytes())?;
+    let mut bytes = Vec::new();
+    // What has come before a reset is in `bytes`.
+    let end = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8_lossy(&bytes);
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    serde_json::from_str(body).map_err(|error| end.err().unwrap_or_else(|| error.into()))
 }
 
 /// A command with the wallets' password in its environment.
