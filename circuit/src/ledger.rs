@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 /// Credit for fewer cells is noted: half of what a client pays ahead (pay.credit.4).
 const LOW_CELLS: u64 = 768;
 /// A credit line in cells: 1 MiB of them at least, 64 MiB at most (pay.credit.2).
-const LINE_LEAST: u64 = 760;
+pub(crate) const LINE_LEAST: u64 = 760;
 const LINE_MOST: u64 = 48_640;
 /// A credit line grows by this part of what was paid.
-const LINE_SHARE: u128 = 16;
+pub(crate) const LINE_SHARE: u128 = 16;
 
 /// Names a neighbour's account; the name of one that is gone never names another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,6 +113,15 @@ impl Ledger {
             (account.owed, account.committed, account.paid, account.due) = (paid, paid, paid, paid);
         }
         id
+    }
+
+    /// The account turns out to have been paid so much more in another life, for what it was owed then.
+    pub fn recover(&mut self, id: AccountId, paid: u128) {
+        if let Some(account) = self.get_mut(id) {
+            account.owed = account.owed.saturating_add(paid);
+            account.committed = account.committed.saturating_add(paid);
+            account.due = account.due.saturating_add(paid);
+        }
     }
 
     /// Closes an account; circuits that still name it pass nothing more.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::DropReason;
-use crate::ledger::Account;
+use crate::ledger::{Account, LINE_LEAST, LINE_SHARE};
 
 /// Counts may differ by one in a hundred, and by so many cells at the highest rate, but by no more than so often what was owed:
 /// else one cell at a high rate would be enough to claim thousands.
@@ -26,6 +26,8 @@ pub struct Reckoning {
     trust: u64,
     /// What was owed when this began.
     begun: u128,
+    /// What was paid in another life: at its end more was owed than that, as far as the payee gave credit.
+    before: u128,
     /// What was paid for nothing that we know of.
     lost: u128,
     /// Since when the payee says that it has nothing, and when it said so last.
@@ -45,6 +47,7 @@ impl Reckoning {
         Self {
             trust,
             begun: account.owed,
+            before: account.paid,
             lost: 0,
             dry: None,
             credited: 0,
@@ -56,7 +59,13 @@ impl Reckoning {
 
     /// Begins anew with a payee that was left.
     pub const fn restart(&mut self, account: &Account) {
-        (self.begun, self.lost, self.dry) = (account.owed, 0, None);
+        (self.begun, self.before, self.lost, self.dry) = (account.owed, 0, 0, None);
+    }
+
+    /// So much of what the account now owes was paid in another life.
+    pub const fn recover(&mut self, paid: u128) {
+        self.begun = self.begun.saturating_add(paid);
+        self.before = self.before.saturating_add(paid);
     }
 
     /// Takes note of whether anything is owed or paid; call it often.
@@ -90,7 +99,8 @@ impl Reckoning {
     // pay.meter.1
     fn tolerance(&self, account: &Account) -> u128 {
         let (rate, trust) = (u128::from(account.rate_out), u128::from(self.trust));
-        (WINDOW * rate).min(self.own(account).saturating_mul(TIMES).max(trust * rate))
+        let line = if self.before > 0 { u128::from(LINE_LEAST) * rate + self.before / LINE_SHARE } else { 0 };
+        (WINDOW * rate).min(self.own(account).saturating_mul(TIMES).max(trust * rate).max(line))
     }
 
     /// Takes the counts of a payee: what it has charged and what it was credited.

@@ -173,6 +173,9 @@ impl Payer {
         let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
         let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
         payee.moves = 0;
+        if self.wallet.is_restoring(owner) {
+            return Ok(());
+        }
         let outcome = payee.reckoning.compare(now.instant, state, due, credited);
         let account = payee.account;
         self.noted(now, ledger, account);
@@ -202,7 +205,11 @@ impl Payer {
     fn starved(&mut self, now: Now, ledger: &mut Ledger, owner: Address) -> Result<(), DropReason> {
         let Some(payee) = self.payees.get_mut(&owner) else { return Ok(()) };
         let Some(state) = ledger.get_mut(payee.account) else { return Ok(()) };
-        let outcome = payee.reckoning.starved(now.instant, state, self.wallet.undecided(owner).0);
+        let outcome = if self.wallet.is_restoring(owner) {
+            Ok(())
+        } else {
+            payee.reckoning.starved(now.instant, state, self.wallet.undecided(owner).0)
+        };
         // An entry that has restarted does not know whose draws come on this link.
         self.wallet.introduce(now.unix(), owner);
         self.pay(now, ledger, owner);
@@ -280,7 +287,13 @@ impl Payer {
         self.paid(ledger, owner);
     }
 
-    fn paid(&self, ledger: &mut Ledger, owner: Address) {
+    // pay.draw.5
+    fn paid(&mut self, ledger: &mut Ledger, owner: Address) {
+        let found = self.wallet.take_found(owner).0;
+        if let Some(payee) = self.payees.get_mut(&owner) {
+            ledger.recover(payee.account, found);
+            payee.reckoning.recover(found);
+        }
         if let Some(state) = self.payees.get(&owner).and_then(|payee| ledger.get_mut(payee.account)) {
             state.paid = self.wallet.paid(owner).0;
         }

@@ -283,6 +283,17 @@ impl Wallet {
         self.payees.get(&payee).map_or(Wei::ZERO, Payee::undecided)
     }
 
+    /// Whether it is not yet known how much the payee was paid before a restart.
+    // pay.draw.5
+    pub fn is_restoring(&self, payee: Address) -> bool {
+        self.payees.get(&payee).is_some_and(Payee::is_restoring)
+    }
+
+    /// How much more the payee was paid before a restart than was known then, as it has shown since the last call.
+    pub fn take_found(&mut self, payee: Address) -> Wei {
+        self.payees.get_mut(&payee).map_or(Wei::ZERO, Payee::take_found)
+    }
+
     /// Whether the payee lied, and is not paid for a while.
     pub fn quarantined(&self, payee: Address) -> bool {
         self.payees.get(&payee).is_some_and(Payee::is_quarantined)

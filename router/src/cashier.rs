@@ -392,6 +392,7 @@ impl Cashier {
                 return Ok(());
             }
             Level::Low => Ok(()),
+            Level::Paused if self.wallet.is_restoring(address) => Ok(()),
             Level::Paused => {
                 let undecided = self.wallet.undecided(address).0;
                 neighbour.reckoning.starved(now.instant, state, undecided)
@@ -567,7 +568,13 @@ impl Cashier {
     }
 
     /// Takes note of what the wallet has paid.
-    fn paid(&self, ledger: &mut Ledger, address: Address) {
+    // pay.draw.5
+    fn paid(&mut self, ledger: &mut Ledger, address: Address) {
+        let found = self.wallet.take_found(address).0;
+        if let Some(neighbour) = self.neighbours.get_mut(&address) {
+            ledger.recover(neighbour.account, found);
+            neighbour.reckoning.recover(found);
+        }
         if let Some(neighbour) = self.neighbours.get(&address)
             && let Some(account) = ledger.get_mut(neighbour.account)
         {
@@ -585,6 +592,9 @@ impl Cashier {
         address: Address,
         [due, credited]: [u128; 2],
     ) -> Result<(), DropReason> {
+        if self.wallet.is_restoring(address) {
+            return Ok(());
+        }
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return Err(DropReason::Misbehaved) };
         let Some(state) = ledger.get_mut(neighbour.account) else { return Ok(()) };
         let outcome = neighbour.reckoning.compare(now.instant, state, due, credited);

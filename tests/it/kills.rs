@@ -91,6 +91,20 @@ struct World {
     target: Target,
 }
 
+impl Drop for World {
+    /// What everybody says of a test that has failed.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for (number, process) in self.processes.iter().enumerate() {
+                println!("{number}: {}", process.log());
+            }
+            for number in 1..=RELAYS {
+                println!("{number}: {}", self.net.earned(number));
+            }
+        }
+    }
+}
+
 impl World {
     fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.rng.next_u32()).unwrap() % limit

@@ -70,6 +70,13 @@ impl Open {
         self.state == State::Live && worth && self.is_usable() && may_draw(self.opened.session.expiry, unix)
     }
 
+    /// The payee has this draw: how much that is more than we knew to have paid before a restart.
+    fn reach(&mut self, index: u16) -> Wei {
+        let more = index.saturating_sub(self.opened.index);
+        self.opened.index += more;
+        self.opened.value.saturating_mul(more.into())
+    }
+
     fn draw_frame(&self) -> Option<Frame> {
         let Opened { session, index, .. } = self.opened;
         Some(Frame::Draw { nonce: session.nonce, index, link: self.chain.link(index)? })
@@ -107,6 +114,8 @@ pub(super) struct Payee {
     depth: usize,
     /// Which session is drawn from first.
     turn: usize,
+    /// What was paid in another life, and has come to light since.
+    found: Wei,
     save_at: Option<u64>,
 }
 
@@ -134,6 +143,7 @@ impl Payee {
             refusal: None,
             depth: 1,
             turn: 0,
+            found: Wei::ZERO,
             save_at: None,
         }
     }
@@ -150,6 +160,15 @@ impl Payee {
         self.sessions.iter().fold(Wei::ZERO, |sum, Open { opened, acked, .. }| {
             sum.saturating_add(opened.value.saturating_mul(opened.index.saturating_sub(*acked).into()))
         })
+    }
+
+    /// Whether the payee has not yet said how far each session is.
+    pub(super) fn is_restoring(&self) -> bool {
+        self.sessions.iter().any(|open| open.restored)
+    }
+
+    pub(super) const fn take_found(&mut self) -> Wei {
+        core::mem::replace(&mut self.found, Wei::ZERO)
     }
 
     /// What must be there for wins that are not redeemed.
@@ -179,7 +198,7 @@ impl Payee {
             return;
         }
         // Not before it is known what was paid before a restart.
-        if !self.sessions.iter().any(|open| open.restored) {
+        if !self.is_restoring() {
             self.reveal(cx);
         }
         if self.ask.is_none() && self.wants(cx.max_open) {
@@ -343,8 +362,7 @@ impl Payee {
         if open.state == State::Sent {
             open.state = State::Live;
         }
-        // More than we know of was revealed before a restart.
-        open.opened.index = open.opened.index.max(index);
+        self.found = self.found.saturating_add(open.reach(index));
         open.acked = open.acked.max(index);
         open.restored = false;
         if open.acked == open.opened.index && open.is_usable() {
@@ -367,7 +385,7 @@ impl Payee {
         if open.chain.link(rotation.index) != Some(rotation.link) {
             return Err(self.liar(cx, "it ends a session at a draw that was never revealed"));
         }
-        open.opened.index = open.opened.index.max(rotation.index);
+        self.found = self.found.saturating_add(open.reach(rotation.index));
         if keccak256(rotation.rand) != session.rand_hash {
             return Err(self.liar(cx, "its secret number is not the one that it committed to"));
         }

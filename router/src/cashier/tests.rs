@@ -350,6 +350,75 @@ fn a_relay_that_restarts_pays_on_at_once_and_counts_on_what_it_paid_ahead_when_i
     assert_eq!(ledger.get(account).map(|a| a.owed), Some(99_502));
 }
 
+/// Carries frames between a relay that pays and its payee until nothing moves.
+fn carry(cashier: &mut Cashier, ledger: &mut Ledger, link: LinkId, till: &mut Till) -> Vec<Record> {
+    let (now, mut cell, mut disk) = (start(), [0; circuit::packet::CELL], vec![]);
+    loop {
+        let mut moved = false;
+        while let Some((book, id, change)) = cashier.poll_record() {
+            disk.extend(change.record);
+            cashier.persisted(now, ledger, book, id);
+        }
+        while let Some((id, _)) = till.poll_record() {
+            till.persisted(id);
+        }
+        while cashier.poll_frames(&mut cell).is_some() {
+            for frame in payments::frame::Frames::new(&cell).map(Result::unwrap) {
+                moved = true;
+                if frame.is_for_payee() {
+                    till.handle(now.unix(), cashier.owner(), &frame, Some(&account(1))).unwrap();
+                }
+            }
+        }
+        while let Some((_, frame)) = till.poll_frame() {
+            moved = true;
+            cashier.handle(now, ledger, link, &frame).unwrap();
+        }
+        if !moved {
+            return disk;
+        }
+    }
+}
+
+// pay.draw.5, pay.meter.1
+#[test]
+fn a_relay_that_restarts_does_not_take_its_payee_for_a_liar_because_its_own_disk_is_behind() {
+    let (mut ledger, mut payer, link) = (Ledger::default(), cashier(), links()[0]);
+    let payee = signer(9).address();
+    let limits = TillLimits { face: Face::Draws(1_000), min_value: Wei(1), draws: 64, max_payers: 10 };
+    let mut till = Till::new(DOMAIN, payee, [9; 32], [9; 32], limits);
+    payer.relay_up(start(), &mut ledger, link, payee);
+    let id = payer.account_of(payee).unwrap();
+    ledger.engage(id, 1);
+    ledger.owe(id, 1, 384 * 20);
+    payer.noted(start(), &mut ledger, id);
+    let disk = carry(&mut payer, &mut ledger, link, &mut till);
+    let credited = till.credited(payer.owner()).0;
+    assert!(credited > 384 * 20);
+
+    // Its disk knows the session, and none of its draws.
+    (payer, ledger) = (cashier(), Ledger::default());
+    payer.wallet.restore(disk.into_iter().filter(|record| matches!(record, Record::Payee(_))));
+    assert_eq!(payer.wallet.paid(payee), Wei::ZERO);
+    payer.relay_up(start(), &mut ledger, link, payee);
+    let id = payer.account_of(payee).unwrap();
+    ledger.engage(id, 1);
+    let says = |due| Frame::Meter { role: Role::Payee, cells: 0, due: Wei(due), credited: Wei(credited) };
+    // It had used the credit line as well.
+    let due = credited + 700;
+    payer.handle(start(), &mut ledger, link, &says(due)).unwrap();
+    payer.wallet.handle_timeout(start().unix());
+    payer.route(None);
+    carry(&mut payer, &mut ledger, link, &mut till);
+    let state = *ledger.get(id).unwrap();
+    assert_eq!((state.paid, state.owed, state.committed), (credited, credited, credited));
+    payer.handle(start(), &mut ledger, link, &says(due)).unwrap();
+    assert_eq!((ledger.get(id).unwrap().owed, payer.distrusts(payee)), (due, false));
+    // Once, and no more than that.
+    assert!(payer.handle(start(), &mut ledger, link, &says(due + 384 * 2)).is_err());
+    assert!(payer.distrusts(payee));
+}
+
 // pay.credit.3, pay.meter.1, pay.meter.4
 #[test]
 fn one_dear_setup_does_not_make_a_relay_pay_more_than_a_credit_line() {
