@@ -18,6 +18,7 @@ use crate::report::PATIENCE;
 mod chain;
 mod files;
 mod machine;
+mod nat;
 mod probe;
 mod reach;
 mod state;
@@ -201,8 +202,8 @@ async fn look(patient: &Patient, findings: &mut Findings) {
     }
     machine::dns(findings, Some(patient)).await;
     reach::bind(patient, findings);
-    reach::nat(patient, findings);
-    let probed = patient.view.as_ref().map(|view| probe::links(view, own_id(patient)));
+    let probed = probe::links(patient);
+    nat::look(patient, probed.as_ref(), findings);
     reach::outward(probed.as_ref(), findings);
     reach::inward(patient, findings);
     reach::gossip(patient, findings).await;

@@ -234,11 +234,23 @@ fn directory_lines(s: &open::Status) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Where others see a relay; the rest of many is left out.
+fn seen_text(seen: &[router::status::Seen]) -> String {
+    let places = |n| if n == 1 { "one place".to_owned() } else { format!("{n} places") };
+    let mut text: Vec<_> =
+        seen.iter().take(3).map(|seen| format!("{} from {}", seen.address, places(seen.places))).collect();
+    if seen.len() > text.len() {
+        text.push("others".to_owned());
+    }
+    if text.is_empty() { "nobody has said it".to_owned() } else { text.join(", ") }
+}
+
 fn relay_lines(s: &router::status::Status) -> Vec<(&'static str, String)> {
     let mut pairs = vec![
         ("relay", s.id.clone()),
         ("up for", time_text(s.uptime_s)),
         ("links", format!("{} up, on {}", s.links, s.listen)),
+        ("seen at", seen_text(&s.seen)),
         ("circuits", format!("{} open, {} half-open", s.circuits.open, s.circuits.half_open)),
         (
             "cells",

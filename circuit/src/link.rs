@@ -33,8 +33,10 @@ pub mod session;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
+mod witness;
 
 pub use handshake::Suites;
+pub use witness::{Seen, place};
 
 use accept::Answer;
 use clock::Due;
@@ -46,6 +48,7 @@ pub(crate) use limit::Buckets;
 use limit::Second;
 use repair::Memory;
 use state::{Link, Role, Shared};
+use witness::Witnesses;
 
 /// Packets of our own that wait to be sent; more are dropped.
 const MOST_POSTED: usize = 1024;
@@ -247,6 +250,7 @@ pub struct Links {
     cookie_answers: Buckets,
     /// The time in our last first message.
     time_sent: u64,
+    witnesses: Witnesses,
     posted: VecDeque<(SocketAddr, Box<[u8; PACKET]>)>,
     events: VecDeque<LinkEvent>,
     shared: Shared,
@@ -284,6 +288,7 @@ impl Links {
             first_messages: Buckets::new(50, 100, &mut rng),
             cookie_answers: Buckets::new(20, 20, &mut rng),
             time_sent: 0,
+            witnesses: Witnesses::default(),
             posted: VecDeque::new(),
             events: VecDeque::new(),
             shared: Shared {
@@ -517,6 +522,12 @@ impl Links {
     /// The peer's clock less ours in milliseconds, as its answer to our handshake showed it.
     pub fn peer_clock_ms(&self, link: LinkId) -> Option<i64> {
         self.link(link)?.clock_ms
+    }
+
+    /// Where peers have seen us in the last hours, by most places first; one peer can lie.
+    // link.seen.3
+    pub fn seen(&self, now: Now) -> Vec<Seen> {
+        self.witnesses.seen(now.instant)
     }
 
     /// All links, for display.

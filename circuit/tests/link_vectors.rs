@@ -187,6 +187,14 @@ fn read(case: &Value, first: &[u8; PACKET]) -> Accepted {
     Accepted::read(&responder(case), &static_key, ephemeral, &noise(first)).unwrap()
 }
 
+/// What the answer says of the initiator's address (link.seen.1).
+fn seen(case: &Value) -> Option<SocketAddr> {
+    let said: [u8; 18] = array(&case["initiator_seen_at"]);
+    let address: [u8; 16] = *said.first_chunk().unwrap();
+    let ip = std::net::IpAddr::from(address).to_canonical();
+    (said != [0; 18]).then(|| SocketAddr::new(ip, u16::from_be_bytes([said[16], said[17]])))
+}
+
 /// Runs both sides and compares every byte.
 fn handshake(case: &Value) -> (Answered, Keys) {
     let (mut initiator, first) = start(case, &case["initiator_ephemeral_secret"], None).unwrap();
@@ -206,6 +214,7 @@ fn handshake(case: &Value) -> (Answered, Keys) {
         index: index(&case["responder_index"]),
         boot: BootId(counter(&case["responder_boot_id"])),
         unix_ms: case["responder_time_ms"].as_u64().unwrap(),
+        seen: seen(case),
     };
     let mut answer = [0; PACKET];
     let (keys, hh) = accepted.answer(choice, &mut answer).unwrap();
@@ -215,8 +224,8 @@ fn handshake(case: &Value) -> (Answered, Keys) {
     let answered = initiator.finish(&noise(&answer)).unwrap();
     assert_eq!((answered.hh, hh), (array(&case["handshake_hash"]), array(&case["handshake_hash"])));
     assert_eq!(
-        (answered.suite, answered.boot, answered.unix_ms),
-        (choice.suite, choice.boot, choice.unix_ms)
+        (answered.suite, answered.boot, answered.unix_ms, answered.seen),
+        (choice.suite, choice.boot, choice.unix_ms, choice.seen)
     );
     (answered, keys)
 }

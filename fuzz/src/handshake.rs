@@ -1,6 +1,6 @@
 //! First messages, answers and cookies.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use circuit::aead::Suite;
 use circuit::keys::{BootId, DhPublic, Secret, mac};
@@ -27,7 +27,9 @@ const NOISE: core::ops::Range<usize> = 16..1380;
 const RESPONDER: u8 = 1;
 const ASKER: u8 = 2;
 const ASKER_INDEX: u32 = 0xaabb_ccdd;
-const CHOICE: Choice = Choice { suite: Suite::ChaCha20Poly1305, index: 77, boot: BootId(5), unix_ms: UNIX };
+const SEEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)), 50_123);
+const CHOICE: Choice =
+    Choice { suite: Suite::ChaCha20Poly1305, index: 77, boot: BootId(5), unix_ms: UNIX, seen: Some(SEEN) };
 
 fn responder() -> Responder {
     Responder { network: NETWORK, id: identity(RESPONDER).id(), link_key: link_key(RESPONDER).public() }
@@ -145,6 +147,7 @@ pub fn handshake_first(data: &[u8]) {
             let (keys, hh) = accepted.answer(CHOICE, &mut answer).unwrap();
             let answered = initiator.finish(&noise(&answer).unwrap()).unwrap();
             assert_eq!((answered.hh, answered.suite, answered.boot), (hh, CHOICE.suite, CHOICE.boot));
+            assert_eq!(answered.seen, CHOICE.seen);
             assert_same(&keys, &answered.keys, CHOICE.suite);
         }
     }
@@ -248,6 +251,15 @@ fn answer_with_payload(ik: bool, initiator: &mut Initiator, message: &Bytes, pay
             assert_eq!(answered.suite.code(), plain[0]);
             assert_eq!(answered.boot.0.to_be_bytes(), plain[1..9]);
             assert_eq!(answered.unix_ms.to_be_bytes(), plain[9..17]);
+            if let Some(seen) = answered.seen {
+                let ip = match seen.ip() {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                assert_eq!(ip.octets(), plain[17..33]);
+                assert_eq!(seen.port().to_be_bytes(), plain[33..35]);
+                assert!(!seen.ip().is_unspecified() && seen.port() != 0);
+            }
         }
         Err(_) => assert!(!(1..=2).contains(&plain[0]), "suite {}", plain[0]),
     }

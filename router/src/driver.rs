@@ -427,6 +427,7 @@ fn report(
             exit: exit.map(str::to_owned),
             links: links.iter().filter(|link| link.up).count() as u64,
             links_inbound: links.iter().filter(|link| link.up && link.inbound).count() as u64,
+            seen: seen(node, driver::now()),
             clock_ms: clocks.get(clocks.len() / 2).copied(),
             circuits: status::Circuits { open: open as u64, half_open: half_open as u64 },
             cells: status::Cells {
@@ -456,6 +457,11 @@ fn report(
             money: None,
         }
     })
+}
+
+fn seen(node: &RelayNode, now: Now) -> Vec<status::Seen> {
+    let places = node.links().seen(now);
+    places.iter().map(|seen| status::Seen { address: seen.address, places: seen.places }).collect()
 }
 
 fn circuits(node: &RelayNode, started: Instant) -> Vec<status::Circuit> {

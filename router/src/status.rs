@@ -23,6 +23,9 @@ pub struct Status {
     /// Links that are up and that others began: this relay is reached.
     #[serde(default)]
     pub links_inbound: u64,
+    /// Where other relays see this one, by most places first.
+    #[serde(default)]
+    pub seen: Vec<Seen>,
     /// The other relays' clocks less this one's in milliseconds, the middle one of those that are known.
     #[serde(default)]
     pub clock_ms: Option<i64>,
@@ -41,6 +44,15 @@ pub struct Status {
     pub load: Load,
     /// What it earns and pays, on a paid network.
     pub money: Option<Box<Money>>,
+}
+
+/// Where a relay is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The relay's own address, as others see it.
+    pub address: SocketAddr,
+    /// From so many places, each a /16 (IPv4) or /32 (IPv6).
+    pub places: usize,
 }
 
 /// How much a relay takes on.

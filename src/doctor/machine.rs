@@ -54,10 +54,18 @@ pub(super) fn container(findings: &mut Findings) {
     }
 }
 
-/// Whether IPv6 leads anywhere. Relays do without.
+fn route_of_ipv6() -> std::io::Result<()> {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(SOMEWHERE_V6))
+}
+
+/// Whether IPv6 leads anywhere.
+pub(super) fn has_ipv6() -> bool {
+    route_of_ipv6().is_ok()
+}
+
+/// Tells whether IPv6 leads anywhere. Relays do without.
 pub(super) fn ipv6(findings: &mut Findings) {
-    let routed = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(SOMEWHERE_V6));
-    match routed {
+    match route_of_ipv6() {
         Ok(()) => findings.ok("ipv6", "there is a route"),
         Err(error) => findings.ok("ipv6", format!("none ({error}); IPv4 is enough")),
     }

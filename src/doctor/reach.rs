@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::probe::Probe;
+use super::probe::{Probe, Probes};
 use super::{Findings, Patient, State};
 use crate::control::Status;
 use crate::report::time_text;
@@ -34,75 +34,38 @@ pub(super) fn bind(patient: &Patient, findings: &mut Findings) {
     }
 }
 
-/// Whether this machine has the addresses that it tells others.
-pub(super) fn nat(patient: &Patient, findings: &mut Findings) {
-    let addresses = told(patient);
-    if addresses.is_empty() {
-        return;
+/// What came of links to other relays.
+pub(super) fn outward(probes: Option<&Probes>, findings: &mut Findings) {
+    let v4 = probes.map(|probes| &probes.v4).filter(|probe| probe.asked > 0);
+    let v6 = probes.and_then(|probes| probes.v6.as_ref()).filter(|probe| probe.asked > 0);
+    if v4.is_none() && v6.is_none() {
+        let remedy = "look again when other relays are known";
+        return findings.add("udp out", State::Unknown, "there is no other relay to ask", remedy);
     }
-    for address in addresses {
-        let ip = address.ip();
-        if UdpSocket::bind((ip, 0)).is_err() {
-            translated(patient, address, findings);
-        } else if is_local(ip) {
-            let remedy = "tell the public address in [announce]; this one serves tests only";
-            findings.add("nat", State::Warn, format!("{ip} is reached from this site only"), remedy);
-        } else {
-            findings.ok("nat", format!("none: {ip} is this machine's own"));
+    for (probe, mtu, out, size) in [(v4, "mtu", "udp out", 1440), (v6, "mtu ipv6", "udp out ipv6", 1460)] {
+        if let Some(probe) = probe {
+            answers(probe, [mtu, out], size, findings);
         }
     }
 }
 
-/// An address that is not this machine's own: what can be told of what lies between.
-fn translated(patient: &Patient, address: SocketAddr, findings: &mut Findings) {
-    let (ip, port) = (address.ip(), address.port());
-    let same_family = |seen: &IpAddr| seen.is_ipv4() == ip.is_ipv4();
-    let seen = patient.directory.as_ref().and_then(|directory| directory.seen_at).filter(same_family);
-    if let Some(seen) = seen.filter(|seen| *seen != ip) {
-        let remedy = "tell the address that others see in [announce] `addresses`, and have its ports sent to this machine";
-        let found = format!("{ip} is told to others, and they see this machine at {seen}");
-        return findings.add("nat", State::Fail, found, remedy);
-    }
-    let reached = matches!(&patient.status, Some(Status::Relay(status)) if status.links_inbound > 0);
-    if reached {
-        // Links only begin at the addresses that are told.
-        let found = format!(
-            "one to one, inwards: others reach UDP port {port} of {ip}, which is not this machine's own"
-        );
-        let remedy = "nothing, if `udp out` is well; whether the way out has the same port as well cannot be seen from here";
-        return findings.add("nat", State::Ok, found, remedy);
-    }
-    let remedy = format!(
-        "have the router or the host send UDP port {port} (and the gossip port, TCP) to this machine, with the same source port \
-         on the way out; a NAT that changes ports cannot be used"
-    );
-    let found = format!(
-        "{ip} is not an address of this machine: it is behind NAT, of which kind is not known before others have come"
-    );
-    findings.add("nat", State::Warn, found, remedy);
-}
-
-/// What came of links to other relays.
-pub(super) fn outward(probe: Option<&Probe>, findings: &mut Findings) {
-    let Some(probe) = probe.filter(|probe| probe.asked > 0) else {
-        let remedy = "look again when other relays are known";
-        return findings.add("udp out", State::Unknown, "there is no other relay to ask", remedy);
-    };
+/// What came of them over one family, in whose packets of `size` bytes a datagram fits.
+fn answers(probe: &Probe, [mtu, out]: [&'static str; 2], size: u32, findings: &mut Findings) {
     let found = format!("{} of {} relays answered", probe.answered, probe.asked);
     if probe.too_large {
-        let remedy = "raise the MTU of the network card or the tunnel to 1,440 or more";
-        findings.add("mtu", State::Fail, "datagrams of 1,440 bytes do not fit", remedy);
+        let remedy = format!("raise the MTU of the network card or the tunnel to {size} or more");
+        findings.add(mtu, State::Fail, format!("datagrams of {size} bytes do not fit"), remedy);
     } else if probe.answered > 0 {
-        findings.ok("mtu", "datagrams of 1,440 bytes pass whole, both ways");
+        findings.ok(mtu, format!("datagrams of {size} bytes pass whole, both ways"));
     } else {
-        findings.add("mtu", State::Unknown, "nobody answered", "see `udp out`");
+        findings.add(mtu, State::Unknown, "nobody answered", format!("see `{out}`"));
     }
     if probe.answered > 0 {
-        return findings.ok("udp out", found);
+        return findings.ok(out, found);
     }
     let why = probe.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
     findings.add(
-        "udp out",
+        out,
         State::Fail,
         format!("{found}{why}"),
         "let UDP out and its answers in: the host's firewall, the provider's, a company's network; if others are reached from here, \
@@ -191,8 +154,10 @@ pub(super) async fn gossip(patient: &Patient, findings: &mut Findings) {
 }
 
 /// How this machine's clock stands to those of other relays.
-pub(super) fn clock(patient: &Patient, probe: Option<&Probe>, findings: &mut Findings) {
-    let mut clocks = probe.map(|probe| probe.clocks.clone()).unwrap_or_default();
+pub(super) fn clock(patient: &Patient, probes: Option<&Probes>, findings: &mut Findings) {
+    let both =
+        |probes: &Probes| [&probes.v4.clocks[..], probes.v6.as_ref().map_or(&[], |v6| &v6.clocks)].concat();
+    let mut clocks = probes.map(both).unwrap_or_default();
     if let Some(Status::Relay(status)) = &patient.status {
         clocks.extend(status.clock_ms);
     }
@@ -212,30 +177,16 @@ pub(super) fn clock(patient: &Patient, probe: Option<&Probe>, findings: &mut Fin
     }
 }
 
-/// The addresses that others are told.
-fn told(patient: &Patient) -> Vec<SocketAddr> {
-    let Some(relay) = &patient.relay else { return Vec::new() };
-    let announced = relay.announce.as_ref().map(|announce| announce.addresses.clone());
-    let described = || {
-        let id = super::own_id(patient)?;
-        Some(patient.view.as_ref()?.get(&id)?.addresses.clone())
-    };
-    described().or(announced).unwrap_or_default()
-}
-
-const fn is_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn probe(clocks: &[i64]) -> Probe {
         Probe { asked: 4, answered: clocks.len(), clocks: clocks.to_vec(), ..Probe::default() }
+    }
+
+    fn v4(probe: Probe) -> Probes {
+        Probes { v4: probe, v6: None }
     }
 
     fn patient() -> Patient {
@@ -254,22 +205,26 @@ mod tests {
             (&[], State::Unknown),
         ] {
             let mut findings = Findings::default();
-            clock(&patient(), Some(&probe(clocks)), &mut findings);
+            clock(&patient(), Some(&v4(probe(clocks))), &mut findings);
             assert_eq!(findings.findings[0].state, expected, "{clocks:?}");
         }
     }
 
     #[test]
     fn silence_of_all_relays_is_a_failure_and_of_none_unknown() {
-        let states = |probe: Option<&Probe>| {
+        let states = |probes: Option<Probes>| {
             let mut findings = Findings::default();
-            outward(probe, &mut findings);
+            outward(probes.as_ref(), &mut findings);
             findings.findings.iter().map(|finding| (finding.check, finding.state)).collect::<Vec<_>>()
         };
         assert_eq!(states(None), [("udp out", State::Unknown)]);
-        assert_eq!(states(Some(&probe(&[]))), [("mtu", State::Unknown), ("udp out", State::Fail)]);
-        assert_eq!(states(Some(&probe(&[1]))), [("mtu", State::Ok), ("udp out", State::Ok)]);
+        assert_eq!(states(Some(v4(probe(&[])))), [("mtu", State::Unknown), ("udp out", State::Fail)]);
+        assert_eq!(states(Some(v4(probe(&[1])))), [("mtu", State::Ok), ("udp out", State::Ok)]);
         let large = Probe { too_large: true, ..probe(&[]) };
-        assert_eq!(states(Some(&large)), [("mtu", State::Fail), ("udp out", State::Fail)]);
+        assert_eq!(states(Some(v4(large))), [("mtu", State::Fail), ("udp out", State::Fail)]);
+        let both = Probes { v4: Probe::default(), v6: Some(probe(&[])) };
+        assert_eq!(states(Some(both)), [("mtu ipv6", State::Unknown), ("udp out ipv6", State::Fail)]);
+        let both = Probes { v4: probe(&[1]), v6: Some(Probe::default()) };
+        assert_eq!(states(Some(both)), [("mtu", State::Ok), ("udp out", State::Ok)], "none has IPv6");
     }
 }

@@ -364,6 +364,17 @@ fn the_doctor_finds_a_running_relay_well_and_says_what_others_lack() {
     let doctor = || chive(&["doctor", "--config", config.to_str().unwrap(), "--output", "json"]);
     let client = network.client("one", 3);
     eventually("an inbound link", || (network.relay_status(1)["links_inbound"] != 0).then_some(()));
+    // link.seen.1: who has begun a link knows where it is seen; all of loopback is one place.
+    let told = (1..=3).flat_map(|n| {
+        let status = network.relay_status(n);
+        let seen = status["seen"].as_array().unwrap().clone();
+        seen.into_iter().map(move |seen| (status["listen"].clone(), seen))
+    });
+    let told: Vec<_> = told.collect();
+    assert!(!told.is_empty(), "some relay has begun a link");
+    for (listen, seen) in told {
+        assert_eq!((&seen["address"], &seen["places"]), (&listen, &1.into()));
+    }
     let output = doctor();
     let (error, found) = findings(&output.stdout);
     assert!(error.is_none() && output.status.success(), "{found:#?}");

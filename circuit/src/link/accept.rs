@@ -106,7 +106,9 @@ impl Links {
         let shared = &mut self.shared;
         let ours = shared.indices.claim(&mut shared.rng, Place::Answer(number)).ok_or(DropReason::Limit)?;
         let ends = Ends { side: Side::Responder, suite, ours, theirs: accepted.index };
-        let choice = Choice { suite, index: ours, boot: self.config.boot, unix_ms: now.unix_ms };
+        // link.seen.1
+        let (boot, seen) = (self.config.boot, Some(from));
+        let choice = Choice { suite, index: ours, boot, unix_ms: now.unix_ms, seen };
         let mut packet = Box::new([0; PACKET]);
         let (keys, hh) =
             accepted.answer(choice, &mut packet).inspect_err(|_| self.shared.indices.free(ours))?;

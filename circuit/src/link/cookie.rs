@@ -1,7 +1,7 @@
 //! Cookies: under load a stranger must show that it receives at its address (docs/spec/01-link.md section 5).
 
 use core::time::Duration;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand_core::Rng as _;
@@ -11,6 +11,8 @@ use crate::aead::{AeadKey, Suite, TAG};
 use crate::error::DropReason;
 use crate::keys::{DhPublic, Label, Random, Secret, kdf, mac};
 use crate::packet::PACKET;
+
+use super::witness::mapped;
 
 const RENEW: Duration = Duration::from_mins(2);
 const HEAD: usize = 48;
@@ -88,11 +90,7 @@ fn key(link_key: &DhPublic, mac1: &[u8; 16], salt: &[u8; 32]) -> AeadKey {
 
 /// `cookie = MAC(secret, address 16 | port 2)`.
 pub fn cookie(secret: &Secret<32>, source: SocketAddr) -> Secret<16> {
-    let address = match source.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    };
-    Secret::new(mac(secret, &[&address.octets(), &source.port().to_be_bytes()]))
+    Secret::new(mac(secret, &[&mapped(source.ip()), &source.port().to_be_bytes()]))
 }
 
 /// The responder's secret, renewed every 2 minutes.

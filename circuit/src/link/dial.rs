@@ -161,6 +161,9 @@ impl Links {
             Ends { side: Side::Initiator, suite: answered.suite, ours: dial.index, theirs: message.sender };
         link.measured(rtt);
         link.clock_ms = Some(clock_difference(answered.unix_ms, now.unix_ms, rtt));
+        if let Some(seen) = answered.seen {
+            self.witnesses.note(now.instant, from.ip(), seen);
+        }
         let ring = self.shared.ring();
         let session = Session::new(now.instant, &answered.keys, ends, ring);
         if matches!(self.at(slot).map(|link| link.role), Some(Role::ToEntry(_))) {

@@ -3,6 +3,7 @@
 //! Nothing here draws randomness or keeps a table: ephemeral keys, indices and the time are arguments.
 
 use core::fmt;
+use std::net::SocketAddr;
 
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
@@ -15,6 +16,7 @@ use crate::aead::Suite;
 use crate::error::DropReason;
 use crate::keys::{BootId, DhPublic, DhSecret, Label, NetworkId, RelayId, Secret, kdf, mac, tags_equal};
 use crate::link::session::Keys;
+use crate::link::witness::{mapped, said};
 use crate::packet::PACKET;
 use crate::x25519;
 
@@ -240,6 +242,8 @@ pub struct Answered {
     pub boot: BootId,
     /// The responder's clock, milliseconds since 1970.
     pub unix_ms: u64,
+    /// Where the responder sees us, if it says so.
+    pub seen: Option<SocketAddr>,
 }
 
 impl Initiator {
@@ -298,8 +302,9 @@ impl Initiator {
             .ok_or(DropReason::Handshake)?;
         let boot = BootId(r.u64("boot id")?);
         let unix_ms = r.u64("time")?;
+        let seen = said(*r.array("seen address")?, r.u16("seen port")?);
         let (keys, hh) = split(&mut self.noise)?;
-        Ok(Answered { keys, hh, suite, boot, unix_ms })
+        Ok(Answered { keys, hh, suite, boot, unix_ms, seen })
     }
 }
 
@@ -334,6 +339,8 @@ pub struct Choice {
     pub boot: BootId,
     /// The time, milliseconds since 1970.
     pub unix_ms: u64,
+    /// Where the first message came from, if the initiator is to know.
+    pub seen: Option<SocketAddr>,
 }
 
 impl Accepted {
@@ -373,6 +380,10 @@ impl Accepted {
         w.u8(choice.suite.code())?;
         w.u64(choice.boot.0)?;
         w.u64(choice.unix_ms)?;
+        if let Some(seen) = choice.seen {
+            w.put(&mapped(seen.ip()))?;
+            w.u16(seen.port())?;
+        }
         let header = Header { kind: Kind::Answer, receiver: self.index, sender: choice.index };
         header.write(&mut self.noise, &payload, &answer_mac1_key(&self.first), None, out)?;
         split(&mut self.noise)

@@ -80,9 +80,15 @@ def first_payload(kind: int, suites: int, time_ms: int) -> bytes:
     return (be(suites, 1) + be(time_ms, 8)).ljust(PAYLOAD[kind], b"\0")
 
 
-def answer_payload(suite: int, boot: bytes, time_ms: int) -> bytes:
-    """Payload of an answer: ``suite 1 | boot id 8 | time 8``, zeros."""
-    return (be(suite, 1) + boot + be(time_ms, 8)).ljust(PAYLOAD[3], b"\0")
+def answer_payload(suite: int, boot: bytes, time_ms: int,
+                   seen: bytes) -> bytes:
+    """Payload of an answer: ``suite 1 | boot id 8 | time 8 | seen 18``, zeros.
+
+    ``seen`` is the initiator's ``address 16 | port 2``, zeros for not said.
+    """
+    assert len(seen) == 18
+    payload = be(suite, 1) + boot + be(time_ms, 8) + seen
+    return payload.ljust(PAYLOAD[3], b"\0")
 
 
 def packet_key(key: bytes, suite: int) -> bytes:
@@ -199,6 +205,7 @@ class Handshake:
     suite: int
     suites: int
     label: str
+    seen: bytes = bytes(18)             # the initiator's address and port
     cookie: bytes | None = None
     retry: str = ""                     # label suffix of fresh ephemerals
 
@@ -233,7 +240,8 @@ class Handshake:
 
     def run_answer(self) -> None:
         """Make the answer, read it, and derive the keys."""
-        payload = answer_payload(self.suite, self.boot_r, NOW_MS + 30)
+        payload = answer_payload(self.suite, self.boot_r, NOW_MS + 30,
+                                 self.seen)
         self.answer = handshake_packet(
             3, self.init.index(), self.resp.index(),
             self.right.write(payload), public(self.e_i))
@@ -266,6 +274,7 @@ class Handshake:
             "initiator_time_ms": NOW_MS,
             "responder_time_ms": NOW_MS + 30,
             "responder_boot_id": self.boot_r.hex(),
+            "initiator_seen_at": self.seen.hex(),
         }
 
     def outputs(self) -> dict:
@@ -339,7 +348,7 @@ def cookie_sample(shake: Handshake) -> dict:
                                 mac1, cookie)
     assert open_cookie(packet, shake.link_key, mac1) == cookie
     again = Handshake(shake.pattern, shake.suite, shake.suites, shake.label,
-                      cookie=cookie, retry=" repeat")
+                      shake.seen, cookie, " repeat")
     assert check_macs(again.first, again.link_key, cookie)
     return {
         "handshake": 0, "mac1": mac1.hex(),
@@ -399,8 +408,10 @@ def control_samples() -> list[dict]:
 
 def build() -> dict:
     """The content of link.json."""
-    shakes = [Handshake("NK", 1, 3, "nk1"), Handshake("NK", 2, 2, "nk2"),
-              Handshake("IK", 1, 3, "ik1"), Handshake("IK", 2, 3, "ik2")]
+    v4 = bytes(10) + b"\xff\xff" + bytes([203, 0, 113, 7]) + be(50123, 2)
+    v6 = bytes.fromhex("20010db8") + bytes(11) + b"\x07" + be(7000, 2)
+    shakes = [Handshake("NK", 1, 3, "nk1", v4), Handshake("NK", 2, 2, "nk2"),
+              Handshake("IK", 1, 3, "ik1", v6), Handshake("IK", 2, 3, "ik2")]
     return {
         "spec": "docs/spec/01-link.md",
         "about": "Samples of primitives, handshakes, data packets, cookie, "

@@ -106,7 +106,7 @@ def test_noise_library() -> None:
         assert first == shake.first[16:1380]
         right.read_message(first)
         answer = bytes(right.write_message(
-            link.answer_payload(1, shake.boot_r, link.NOW_MS + 30)))
+            link.answer_payload(1, shake.boot_r, link.NOW_MS + 30, bytes(18))))
         assert answer == shake.answer[16:1380]
         left.read_message(answer)
         assert left.get_handshake_hash() == shake.hh
@@ -154,7 +154,8 @@ def test_cookie() -> None:
     assert refused(link.open_cookie, packet, shake.link_key, flip(mac1, 0))
     for damaged in flipped(packet):
         assert refused(link.open_cookie, damaged, shake.link_key, mac1)
-    again = link.Handshake("NK", 1, 3, "self-test NK", cookie, " again")
+    again = link.Handshake("NK", 1, 3, "self-test NK", shake.seen, cookie,
+                           " again")
     assert link.check_macs(again.first, again.link_key, cookie)
     assert refused(link.check_macs, again.first, again.link_key, salt[:16])
 

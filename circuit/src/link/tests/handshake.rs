@@ -143,11 +143,49 @@ fn an_answer_with_a_suite_that_was_not_offered_is_refused() {
         let key = net.nodes[1].links.config.relay.as_ref().unwrap().link.clone();
         let e = DhSecret::from_bytes([3; 32]);
         let accepted = Accepted::read(&responder_of(&net, 1), &key, e, &noise(&first)).unwrap();
-        let choice = Choice { suite, index: 9, boot: BootId(1), unix_ms: 0 };
+        let choice = Choice { suite, index: 9, boot: BootId(1), unix_ms: 0, seen: None };
         let mut answer = Box::new([0; PACKET]);
         accepted.answer(choice, &mut answer).unwrap();
         assert_eq!(net.deliver(1, 0, answer), expected);
         assert_eq!(net.nodes[0].links.is_up(link), expected.is_ok());
+    }
+}
+
+// link.seen.1, link.seen.2
+#[test]
+fn a_node_learns_where_its_peers_see_it() {
+    let mut net = Net::new(&[true, true, true]);
+    for peer in [1, 2] {
+        net.connect(0, peer);
+    }
+    // Both peers are in one /16.
+    let expected = Seen { address: net.nodes[0].address, places: 1 };
+    assert_eq!(net.nodes[0].links.seen(net.now), [expected]);
+    assert!(net.nodes[1].links.seen(net.now).is_empty(), "who is dialled learns nothing");
+}
+
+// link.seen.1, link.seen.3
+#[test]
+fn what_one_peer_says_of_our_address_changes_nothing_else() {
+    let lies =
+        [None, Some(SocketAddr::from(([203, 0, 113, 9], 9))), Some("[2001:db8::1]:9".parse().unwrap())];
+    for (seen, voices) in lies.into_iter().zip([0, 1, 0]) {
+        let mut net = Net::new(&[false, true]);
+        net.filter = Box::new(|_, _| false);
+        let link = net.dial(0, 1);
+        let first = net.sent(0, 1).pop().unwrap();
+        let key = net.nodes[1].links.config.relay.as_ref().unwrap().link.clone();
+        let e = DhSecret::from_bytes([3; 32]);
+        let accepted = Accepted::read(&responder_of(&net, 1), &key, e, &noise(&first)).unwrap();
+        let choice = Choice { suite: Suite::Aegis128L, index: 9, boot: BootId(1), unix_ms: 0, seen };
+        let mut answer = Box::new([0; PACKET]);
+        accepted.answer(choice, &mut answer).unwrap();
+        net.deliver(1, 0, answer).unwrap();
+        assert_eq!(net.nodes[0].links.seen(net.now).len(), voices, "{seen:?}");
+        assert!(net.nodes[0].links.is_up(link));
+        assert_eq!(net.nodes[0].links.source(link), net.nodes[1].address.ip());
+        let (to, _) = net.nodes[0].seal(net.now, link, PacketType::Cell, 1).unwrap();
+        assert_eq!(to, net.nodes[1].address);
     }
 }
 
