@@ -234,7 +234,10 @@ impl Paths {
         (search.port, search.class, search.via) = (port, class, via);
         let path = search.path(entry).ok_or_else(|| search.why_not(entry))?;
         let terms = terms(class, entry, hops);
-        Ok(path.iter().zip(terms).filter_map(|(relay, terms)| hop(view, relay, now, terms)).collect())
+        let path: Option<_> =
+            path.iter().zip(terms).map(|(relay, terms)| hop(view, relay, now, terms)).collect();
+        // A path is never shorter than it was asked for.
+        path.ok_or_else(|| NoPath::TooFewRelays { known: roster.known(), usable, hops })
     }
 }
 

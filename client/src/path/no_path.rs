@@ -10,9 +10,7 @@ use crate::wishes::{Place, RuledOut};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPath {
     /// Too few relays for so many hops.
-    #[error(
-        "{usable} of {known} known relays can be used now, and a path of {hops} hops needs {hops}: lower the number of hops, get a newer network file, or correct this computer's clock"
-    )]
+    #[error("{}", too_few(*known, *usable, *hops))]
     TooFewRelays {
         /// In the view.
         known: usize,
@@ -116,6 +114,20 @@ impl NoPath {
             _ => None,
         }
     }
+}
+
+fn too_few(known: usize, usable: usize, hops: usize) -> String {
+    if usable == 0 && known > 0 {
+        return format!(
+            "none of {known} known relays can be used at the time that this computer's clock shows: correct the clock if it is wrong, or get a newer network file"
+        );
+    }
+    if known == 0 {
+        return format!("no relay is known yet, and a path of {hops} hops needs {hops}");
+    }
+    format!(
+        "{usable} of {known} known relays can be used now, and a path of {hops} hops needs {hops}: lower the number of hops, get a newer network file, or correct this computer's clock"
+    )
 }
 
 fn no_exit(usable: usize, port: u16, exits: usize, owners: usize, needed: usize) -> String {

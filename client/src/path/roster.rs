@@ -135,7 +135,8 @@ pub(super) struct Roster {
     /// The sum of the weights up to each of them, itself included.
     sums: Vec<u64>,
     known: usize,
-    /// From then on it is no longer right, in unix seconds.
+    /// From when on, and until when it is right, in unix seconds.
+    since: u64,
     until: u64,
     markets: BTreeMap<Option<u16>, Result<Market, NoPath>>,
 }
@@ -150,19 +151,21 @@ impl Roster {
             sum = sum.saturating_add(weight(relay.bandwidth, median));
             sum
         });
-        let epoch_ends = (unix / EPOCH_SECONDS).saturating_add(1).saturating_mul(EPOCH_SECONDS);
+        let epoch_begins = (unix / EPOCH_SECONDS).saturating_mul(EPOCH_SECONDS);
+        let epoch_ends = epoch_begins.saturating_add(EPOCH_SECONDS);
         Self {
             sums: sums.collect(),
             known: view.iter().len(),
+            since: epoch_begins,
             until: usable.iter().map(|relay| relay.expires).min().unwrap_or(u64::MAX).min(epoch_ends),
             candidates: usable.iter().map(|relay| Candidate::new(relay, wishes, atlas)).collect(),
             markets: BTreeMap::new(),
         }
     }
 
-    /// Whether it is still right at `unix` (seconds).
+    /// Whether it is right at `unix` (seconds); a clock may go back as well.
     pub(super) const fn holds(&self, unix: u64) -> bool {
-        unix < self.until
+        self.since <= unix && unix < self.until
     }
 
     /// Relays of the view, usable or not.

@@ -311,6 +311,20 @@ fn an_edge_that_fails_is_left_and_its_relays_are_not() {
 }
 
 #[test]
+fn a_clock_that_goes_back_to_another_epoch_is_named_and_no_path_gets_shorter() {
+    let (now, full) = (start(), view(5, 2));
+    let mut paths = paths(1, &full);
+    let entry = paths.entry(now).unwrap();
+    assert_eq!(paths.choose(now, entry, None).unwrap().len(), 3);
+    let earlier = Now { unix_ms: now.unix_ms - EPOCH_SECONDS * 1000, ..now };
+    let error = paths.choose(earlier, entry, None).unwrap_err();
+    assert_eq!(error, NoPath::TooFewRelays { known: 5, usable: 0, hops: 3 });
+    let said = error.to_string();
+    assert!(said.contains("this computer's clock shows: correct the clock"), "{said}");
+    assert_eq!(paths.choose(now, entry, None).unwrap().len(), 3);
+}
+
+#[test]
 fn what_is_impossible_says_what_is_missing() {
     let now = start();
     let few = view(2, 1);
