@@ -425,6 +425,28 @@ pub(crate) enum Network {
     Sample(Sample),
     /// Write the file of an open network, whose relays are registered at a contract, and a client's configuration file.
     Open(OpenNetwork),
+    /// Deploy the payment contract to a chain, for a network of your own: shows the fee, asks, and tells the contract's address.
+    Deploy(Deploy),
+}
+
+/// A contract that is deployed.
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// The chain.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9_223_372_036_854_775_807), value_name = "ID")]
+    pub(crate) chain_id: u64,
+    /// Where the chain can be asked; may be given several times.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "URL")]
+    pub(crate) rpc: Vec<String>,
+    /// The wallet that pays the fee; it has no rights over the contract.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wallet: PathBuf,
+    /// The file that has the password; by default `CHIVE_WALLET_PASSWORD` has it, or it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Do not ask before the transaction is sent.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// An open network.

@@ -61,6 +61,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Relay(cli::Relay::Setup(wanted)) => setup::run(wanted, output),
         Command::Doctor(wanted) => daemon::on_this_thread(doctor::run(wanted, output)),
         Command::Network(cli::Network::Sample(wanted)) => sample::run(wanted, output),
+        Command::Network(cli::Network::Deploy(wanted)) => {
+            daemon::on_this_thread(network::deploy::run(wanted, output))
+        }
         Command::Network(cli::Network::Open(wanted)) => network::write_open(wanted, output),
         Command::Status(at) => daemon::on_this_thread(report::status(at, output)),
         Command::Circuits(command) => daemon::on_this_thread(report::circuits(command, output)),

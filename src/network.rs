@@ -22,6 +22,8 @@ use crate::keystore;
 use crate::output::Format;
 use crate::outside;
 
+pub(crate) mod deploy;
+
 /// What a network file says.
 #[derive(Debug)]
 pub(crate) struct Members {

@@ -29,7 +29,7 @@ use crate::report::{lines, time_text};
 
 pub(crate) mod keystore;
 pub(crate) mod password;
-mod plan;
+pub(crate) mod plan;
 
 use plan::Plan;
 

@@ -6,6 +6,7 @@ mod it {
     mod capture;
     mod cli;
     mod clock;
+    mod deploy;
     mod disk;
     mod doctor;
     mod e2e;

@@ -9,8 +9,8 @@ use std::pin::Pin;
 use alloy_primitives::{Address, B256, Bytes, LogData};
 use alloy_sol_types::{SolCall, SolEvent as _, SolEventInterface as _, SolInterface as _};
 
-use crate::abi::OnionPay;
 use crate::abi::OnionPay::{OnionPayErrors, OnionPayEvents};
+use crate::abi::{OnionPay, creation_code};
 use crate::amount::Wei;
 use crate::chain::transaction::Transaction;
 use crate::session::{Domain, Signer};
@@ -264,6 +264,11 @@ impl dyn Chain + '_ {
     pub async fn ask<C: SolCall>(&self, at: At, call: &C) -> Result<C::Return, Error> {
         let view = View { data: call.abi_encode().into(), ..View::default() };
         let output = self.view(at, view).await?;
+        // The back-end has seen it in the newest block; there is none yet in the one that is asked for.
+        if output.is_empty() && at != At::Latest {
+            let Domain { chain_id, contract } = self.domain();
+            return Err(Error::NotFinal { contract, chain_id });
+        }
         C::abi_decode_returns(&output).map_err(|_| Error::Malformed("the contract's answer"))
     }
 
@@ -337,6 +342,33 @@ impl dyn Chain + '_ {
         limits: Limits,
         place: Option<Place>,
     ) -> Result<Signed, Error> {
+        if call.to == self.domain().contract {
+            let view = View { from: signer.address(), value: call.value, data: call.data.clone() };
+            self.view(At::Latest, view).await?;
+        }
+        self.sign(signer, Some(call.to), call.value, call.data, limits, place).await
+    }
+
+    /// Signs the transaction that deploys the contract; also the address that it gets.
+    pub async fn prepare_contract(
+        &self,
+        signer: &Signer,
+        limits: Limits,
+    ) -> Result<(Signed, Address), Error> {
+        let signed = self.sign(signer, None, Wei::ZERO, creation_code(), limits, None).await?;
+        let address = signer.address().create(signed.place.nonce);
+        Ok((signed, address))
+    }
+
+    async fn sign(
+        &self,
+        signer: &Signer,
+        to: Option<Address>,
+        value: Wei,
+        data: Bytes,
+        limits: Limits,
+        place: Option<Place>,
+    ) -> Result<Signed, Error> {
         let from = signer.address();
         let purse = self.purse(from).await?;
         let fees = self.fees().await?;
@@ -347,13 +379,9 @@ impl dyn Chain + '_ {
         }
         // Twice the base fee outlives six full blocks in a row.
         let max_fee = fees.price().saturating_add(fees.base).max(place.max_fee).min(limits.price);
-        let needs = Wei(max_fee.saturating_mul(limits.gas.into())).saturating_add(call.value);
+        let needs = Wei(max_fee.saturating_mul(limits.gas.into())).saturating_add(value);
         if purse.wei < needs {
             return Err(Error::NoGasMoney { address: from, has: purse.wei, needs });
-        }
-        if call.to == self.domain().contract {
-            let view = View { from, value: call.value, data: call.data.clone() };
-            self.view(At::Latest, view).await?;
         }
         let transaction = Transaction {
             chain_id: self.domain().chain_id,
@@ -361,9 +389,9 @@ impl dyn Chain + '_ {
             gas: limits.gas,
             max_fee,
             tip: fees.tip.max(place.tip).min(max_fee),
-            to: Some(call.to),
-            value: call.value,
-            data: call.data,
+            to,
+            value,
+            data,
         };
         Ok(transaction.sign(signer, self.legacy()))
     }

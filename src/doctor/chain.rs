@@ -61,6 +61,10 @@ pub(super) async fn look(patient: &Patient, findings: &mut Findings) {
     let remedy = "check the URLs of `rpc`, or name others in [wallet]; wins wait on disk meanwhile";
     let (age, account, listed) = match seen {
         Ok(Ok(seen)) => seen,
+        Ok(Err(error @ Error::NotFinal { .. })) => {
+            let remedy = "wait, and look again in some minutes; relays and clients wait by themselves";
+            return findings.add("chain", State::Warn, error.to_string(), remedy);
+        }
         Ok(Err(error)) => return findings.add("chain", State::Fail, error.to_string(), remedy),
         Err(_) => return findings.add("chain", State::Fail, "the RPC does not answer", remedy),
     };

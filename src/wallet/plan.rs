@@ -82,7 +82,7 @@ impl Plan {
 
     /// Shows everything, asks unless it is said already, and does it.
     pub(super) async fn run(self, yes: bool, output: Format) -> anyhow::Result<()> {
-        self.require_fresh().await?;
+        require_fresh(&self.rpc).await?;
         let fees = self.rpc.fees().await?;
         // The base fee may double before the transaction is in a block.
         let price = fees.price().saturating_add(fees.base);
@@ -166,13 +166,9 @@ impl Plan {
         for (number, step) in (1..).zip(&self.steps) {
             writeln!(out, "{number}. {}", step.what)?;
         }
-        let (wei, chain) = (most, self.rpc.domain().chain_id);
-        writeln!(
-            out,
-            "fee on chain {chain}: about {}, at most {} ({wei} wei)",
-            ether_text(about),
-            ether_text(most)
-        )?;
+        drop(out);
+        show_fee(self.rpc.domain().chain_id, about, most)?;
+        let mut out = std::io::stderr().lock();
         let (before, after) = (&self.before, &self.after);
         if before.balance != after.balance {
             writeln!(out, "balance: {} -> {}", ether_text(before.balance), ether_text(after.balance))?;
@@ -183,29 +179,10 @@ impl Plan {
         self.notes.iter().try_for_each(|note| writeln!(out, "note: {note}"))
     }
 
-    /// Refuses to send to a chain that is behind: what it says of the pot may be old, and the transaction may never be in a block.
-    async fn require_fresh(&self) -> anyhow::Result<()> {
-        let head = self.rpc.head(At::Latest).await?;
-        let stale = head.fresh(outside::unix(), STALE);
-        stale.context(
-            "nothing was sent; name another RPC with --rpc, check this computer's clock, or try again later",
-        )
-    }
-
     async fn wait(&self, hash: B256, what: &str) -> anyhow::Result<Receipt> {
-        let look = async {
-            loop {
-                match self.rpc.receipt(hash).await {
-                    Ok(Some(receipt)) => return Ok(receipt),
-                    Err(error) if !error.passes() => return Err(error),
-                    _ => tokio::time::sleep(LOOK).await,
-                }
-            }
-        };
-        let found = tokio::time::timeout(PATIENCE, look)
-            .await
-            .map_err(|_| Failure::new(Kind::TimedOut, unclear(hash, what, "is sent and in no block yet")));
-        let receipt = found??;
+        let receipt = receipt(&self.rpc, hash).await?.ok_or_else(|| {
+            Failure::new(Kind::TimedOut, unclear(hash, what, "is sent and in no block yet"))
+        })?;
         if !receipt.success {
             bail!(
                 "the transaction {hash} ({what}) failed in its block: something has changed meanwhile; look with chive wallet show"
@@ -213,6 +190,39 @@ impl Plan {
         }
         Ok(receipt)
     }
+}
+
+/// Refuses to send to a chain that is behind: what it says may be old, and the transaction may never be in a block.
+pub(crate) async fn require_fresh(rpc: &Rpc) -> anyhow::Result<()> {
+    let head = rpc.head(At::Latest).await?;
+    let stale = head.fresh(outside::unix(), STALE);
+    stale.context(
+        "nothing was sent; name another RPC with --rpc, check this computer's clock, or try again later",
+    )
+}
+
+/// Says what it costs, on standard error.
+pub(crate) fn show_fee(chain: u64, about: Wei, most: Wei) -> std::io::Result<()> {
+    writeln!(
+        std::io::stderr(),
+        "fee on chain {chain}: about {}, at most {} ({most} wei)",
+        ether_text(about),
+        ether_text(most)
+    )
+}
+
+/// What became of a transaction that was sent; `None` if it is in no block in time.
+pub(crate) async fn receipt(rpc: &Rpc, hash: B256) -> anyhow::Result<Option<Receipt>> {
+    let look = async {
+        loop {
+            match rpc.receipt(hash).await {
+                Ok(Some(receipt)) => return Ok(receipt),
+                Err(error) if !error.passes() => return Err(error),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
+    };
+    Ok(tokio::time::timeout(PATIENCE, look).await.ok().transpose()?)
 }
 
 fn unclear(hash: B256, what: &str, state: &str) -> String {
@@ -230,7 +240,7 @@ fn finished(sent: &[Sent]) -> String {
 }
 
 /// The exit code of an empty account is its own.
-fn known(error: Error) -> anyhow::Error {
+pub(crate) fn known(error: Error) -> anyhow::Error {
     match error {
         Error::NoGasMoney { .. } => Failure::new(Kind::NoFunds, error.to_string()).into(),
         _ => error.into(),
@@ -238,7 +248,7 @@ fn known(error: Error) -> anyhow::Error {
 }
 
 /// Asks whoever sits at the terminal.
-fn agree() -> anyhow::Result<()> {
+pub(crate) fn agree() -> anyhow::Result<()> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         let text =

@@ -23,11 +23,13 @@ pub enum Action {
     Redeem,
     /// Ether to another address.
     Transfer,
+    /// Deploys the contract.
+    Deploy,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::SetKeys,
         Self::Deposit,
         Self::AddReserve,
@@ -38,6 +40,7 @@ impl Action {
         Self::Register,
         Self::Redeem,
         Self::Transfer,
+        Self::Deploy,
     ];
 
     /// The gas that it takes at most: with nothing there before, and with receivers that do nothing.
@@ -51,6 +54,7 @@ impl Action {
             Self::Register => 210_000,
             Self::Redeem => 100_000,
             Self::Transfer => 21_000,
+            Self::Deploy => 3_000_000,
         }
     }
 }

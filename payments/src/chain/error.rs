@@ -34,6 +34,17 @@ pub enum Error {
         /// The address.
         contract: Address,
     },
+    /// The contract is in the newest block, and not in the one that was asked for.
+    #[error(
+        "the contract at {contract} on chain {chain_id} is not final yet: it was deployed a short time ago; wait until the chain \
+         calls its block final, some minutes on most chains"
+    )]
+    NotFinal {
+        /// The address.
+        contract: Address,
+        /// The chain.
+        chain_id: u64,
+    },
     /// No URL that can be asked.
     #[error(
         "the address of an RPC cannot be used ({0}): give the whole of it, which begins with http:// or https://"
@@ -105,6 +116,6 @@ pub enum Error {
 impl Error {
     /// Whether the same question may be answered later or elsewhere, without anything changed.
     pub const fn passes(&self) -> bool {
-        matches!(self, Self::Down(_) | Self::Stale { .. } | Self::Malformed(_))
+        matches!(self, Self::Down(_) | Self::Stale { .. } | Self::Malformed(_) | Self::NotFinal { .. })
     }
 }

@@ -61,6 +61,8 @@ pub struct Rpc {
 struct Inner {
     config: Config,
     nodes: Vec<Arc<Node>>,
+    /// There is no contract yet.
+    bare: bool,
     /// As the newest block said when fees were asked for last.
     legacy: AtomicBool,
     /// The newest final block known: no RPC may say otherwise later.
@@ -83,11 +85,20 @@ impl Rpc {
 
     /// Asks nothing yet: each RPC is checked before its first answer is believed.
     pub fn new(config: Config) -> Result<Self, Error> {
+        Self::make(config, false)
+    }
+
+    /// The same for a chain to which the contract is yet to be deployed: the chain alone is checked.
+    pub fn bare(urls: Vec<String>, chain_id: u64) -> Result<Self, Error> {
+        Self::make(Config::new(urls, Domain { chain_id, contract: Address::ZERO }), true)
+    }
+
+    fn make(config: Config, bare: bool) -> Result<Self, Error> {
         let Config { timeout, attempts, pause, .. } = config;
         let patience = Patience { timeout, attempts, pause };
         let nodes = config.urls.iter().map(|url| Node::new(url, patience).map(Arc::new));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        let inner = Inner { config, nodes, legacy: AtomicBool::default(), finalized: Mutex::default() };
+        let inner = Inner { config, nodes, bare, legacy: AtomicBool::default(), finalized: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -103,6 +114,10 @@ impl Inner {
         if found != U64::from(chain_id) {
             let (url, found) = (node.shown.clone(), found.to());
             return Err(Failure::Answer(Error::WrongChain { url, found, expected: chain_id }));
+        }
+        if self.bare {
+            node.checked.store(true, Ordering::Relaxed);
+            return Ok(());
         }
         let code: Bytes = node.ask("eth_getCode", (contract, "latest")).await?;
         if code.is_empty() {

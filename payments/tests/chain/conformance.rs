@@ -323,6 +323,11 @@ async fn every_action_takes_the_gas_that_is_told_before() {
     let take = OnionPay::withdrawReserveCall { to: Address::repeat_byte(2) };
     run(Action::WithdrawReserve, call(&|d| Call::new(d, &take, Wei::ZERO))).await;
     run(Action::Transfer, Call::transfer(payee.address(), Wei(1))).await;
+    let limits = Limits { gas: Action::Deploy.gas(), ..LIMITS };
+    let (signed, contract) = chain.prepare_contract(&owner, limits).await.unwrap();
+    assert_ne!(contract, chain.domain().contract);
+    chain.broadcast(signed.raw).await.unwrap();
+    measured.push((Action::Deploy, chain.receipt(signed.hash).await.unwrap().unwrap().gas));
     println!("{measured:?}");
     for action in Action::ALL {
         let used = measured.iter().filter(|(of, _)| *of == action).map(|(_, gas)| *gas).max().unwrap();

@@ -82,6 +82,38 @@ async fn an_rpc_that_is_busy_is_asked_again_and_one_that_is_down_passed_by() {
 }
 
 #[tokio::test]
+async fn a_contract_that_is_not_final_yet_is_called_so() {
+    let chain = embedded();
+    for _ in 0..10 {
+        chain.mine().unwrap();
+    }
+    let server = Server::start(chain.clone()).await;
+    let rpc = Rpc::connect(config(vec![server.url.clone()], chain.domain())).await.unwrap();
+    let young = (&rpc as &dyn Chain).head(At::Finalized).await.unwrap().number;
+    server.set(|faults| faults.young = Some(young));
+    let rpc: &dyn Chain = &rpc;
+    for at in [At::Finalized, At::Block(young)] {
+        let error = rpc.account(signer(1).address(), at).await.unwrap_err();
+        assert!(matches!(error, Error::NotFinal { chain_id: 31_337, .. }) && error.passes(), "{error}");
+        assert!(error.to_string().contains("not final yet"), "{error}");
+    }
+    assert!(matches!(rpc.registry().await, Err(Error::NotFinal { .. })));
+    rpc.account(signer(1).address(), At::Latest).await.unwrap();
+    server.set(|faults| faults.young = None);
+    rpc.account(signer(1).address(), At::Finalized).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_chain_without_a_contract_is_asked_for_what_deploying_one_takes() {
+    let chain = embedded();
+    let server = Server::start(chain.clone()).await;
+    let rpc = Rpc::bare(vec![server.url.clone()], 31_337).unwrap();
+    assert_eq!(rpc.fees().await.unwrap(), chain.fees().await.unwrap());
+    let wrong = Rpc::bare(vec![server.url.clone()], 1).unwrap();
+    assert!(matches!(wrong.fees().await, Err(Error::WrongChain { found: 31_337, .. })));
+}
+
+#[tokio::test]
 async fn a_server_that_is_no_rpc_is_called_so() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -27,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) forked: Option<u64>,
     /// The contract's answers are all zeros.
     pub(crate) zeros: bool,
+    /// The contract is not there yet up to this block.
+    pub(crate) young: Option<u64>,
     /// Keeps the contract's events back.
     pub(crate) silent: bool,
     /// The chain id it tells.
@@ -148,6 +150,10 @@ impl Server {
                 let value: U256 = call["value"].as_str().unwrap().parse().unwrap();
                 let data: Bytes = call["data"].as_str().unwrap().parse().unwrap();
                 let value = Wei::try_from(value).unwrap();
+                let asked = params[1].as_str().filter(|at| at.starts_with("0x"));
+                if asked.is_some() && faults.young.is_some_and(|young| number(&params[1]) <= young) {
+                    return Ok(json!("0x"));
+                }
                 let output = chain.view(at(&params[1]), View { from, value, data }).await?;
                 if faults.zeros { json!(Bytes::from(vec![0; output.len()])) } else { json!(output) }
             }
