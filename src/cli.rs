@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use circuit::keys::RelayId;
@@ -13,6 +13,9 @@ use payments::amount::Rate;
 use crate::config::wishes::{self, Excluded, exclude};
 use crate::config::{DEFAULT_HOPS, MAX_HOPS, limits};
 use crate::output::Format;
+
+/// The UDP port of a relay where none is named.
+const PORT: u16 = 7000;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 the daemon is not running, 4 timed out, 5 no path of the wanted form,
@@ -233,7 +236,7 @@ pub(crate) struct Setup {
     #[arg(long, value_enum)]
     pub(crate) role: Option<Place>,
     /// Where others reach it, an IP and a UDP port; may be given several times.
-    #[arg(long, value_delimiter = ',', value_name = "IP:PORT")]
+    #[arg(long, value_delimiter = ',', value_parser = relay_address, value_name = "IP:PORT")]
     pub(crate) address: Vec<SocketAddr>,
     /// Where it listens, if that is not the same port on all addresses of this machine.
     #[arg(long, value_name = "IP:PORT")]
@@ -262,7 +265,11 @@ pub(crate) struct Setup {
     /// Import the wallet's key from this file, instead of drawing one: 64 hexadecimal digits.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// The file that has the wallet's password; by default one is drawn and written beside the wallet.
+    /// Take this wallet, which stays where it is, instead of making one.
+    #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
+    pub(crate) wallet: Option<PathBuf>,
+    /// The file that has the wallet's password; by default one is drawn and written beside a new wallet, and that of `--wallet` is asked
+    /// for at each start.
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
     /// Make guessing the wallet's password cheap: for tests only.
@@ -558,6 +565,18 @@ pub(crate) enum Role {
     Relay,
     /// A client.
     Client,
+}
+
+/// Where others reach a relay: an IP, and a UDP port that is 7000 if none is named.
+pub(crate) fn relay_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT)));
+    match address {
+        Ok(address) if address.port() == 0 => {
+            Err("others cannot reach port 0: name the relay's own UDP port, such as 7000".to_owned())
+        }
+        Ok(address) => Ok(address),
+        Err(_) => Err("an IP is wanted, with a port: 203.0.113.7:7000".to_owned()),
+    }
 }
 
 fn amount(text: &str) -> Result<Wei, String> {

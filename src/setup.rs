@@ -19,7 +19,7 @@ use router::driver::Keys;
 use router::herald::Facts;
 use serde::Serialize;
 
-use crate::cli::{Place, Setup};
+use crate::cli::{Place, Setup, relay_address};
 use crate::config::{self, Network, RelayConfig};
 use crate::facts;
 use crate::failure::{Failure, Kind};
@@ -35,8 +35,6 @@ mod questions;
 use purse::Purse;
 use questions::Questions;
 
-/// The port that is proposed.
-const PORT: u16 = 7000;
 /// For how many days the descriptor of a static network is valid.
 const DAYS: u64 = 180;
 const POLICY: &str = "\
@@ -192,11 +190,9 @@ impl Answers {
         let given = Some(wanted.address.clone()).filter(|list| !list.is_empty());
         let addresses =
             questions.value(given, "Its public address and UDP port", None, "--address", |text| {
-                let address =
-                    text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT)));
-                address
-                    .map(|address| vec![address])
-                    .map_err(|_| "an IP is wanted, with a port: 203.0.113.7:7000".to_owned())
+                let addresses = vec![relay_address(text)?];
+                facts::require_public(&addresses, &view).map_err(|problem| problem.to_string())?;
+                Ok(addresses)
             })?;
         facts::require_public(&addresses, &view)?;
         let first = *addresses.first().context("the relay has no address")?;

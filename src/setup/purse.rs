@@ -41,16 +41,23 @@ pub(super) struct Written {
 
 /// Asks for the wallet.
 pub(super) fn gather(questions: Questions, wanted: &Setup) -> anyhow::Result<Purse> {
+    let kept = wanted
+        .wallet
+        .as_deref()
+        .map(|file| kept(file).map_err(|problem| usage(format!("--wallet: {problem}"))));
     let purse = questions.value(
-        wanted.key_file.clone().map(Purse::Key),
+        kept.transpose()?.or_else(|| wanted.key_file.clone().map(Purse::Key)),
         "Its wallet: new, or the file of a wallet that you have, or of a key to import",
         Some("new"),
         "--key-file",
         named,
     )?;
     let Purse::Kept(file, _) = purse else { return Ok(purse) };
+    let given = wanted.password_file.as_deref().map(|password| {
+        opens(&file, password).map_err(|problem| usage(format!("--password-file: {problem}")))
+    });
     let password = questions.option(
-        wanted.password_file.clone(),
+        given.transpose()?,
         "The file that has its password (nothing: it is asked for at each start)",
         "",
         |text| if text.is_empty() { Ok(None) } else { opens(&file, Path::new(text)).map(Some) },
@@ -67,13 +74,17 @@ fn named(text: &str) -> Result<Purse, String> {
     if !path.is_file() {
         return Err(format!("there is no file {text}; write new to have a wallet made"));
     }
-    let says = |error: &anyhow::Error| crate::failure::text_of(error);
     if wallet::read_key(Some(&path)).is_ok() {
         return Ok(Purse::Key(path));
     }
-    let locked = wallet::keystore::read(&path).map_err(|error| says(&error))?;
+    kept(&path)
+}
+
+/// The wallet of this file, which stays there.
+fn kept(path: &Path) -> Result<Purse, String> {
+    let locked = wallet::keystore::read(path).map_err(|error| crate::failure::text_of(&error))?;
     match locked.address() {
-        Some(_) => Ok(Purse::Kept(path, None)),
+        Some(_) => Ok(Purse::Kept(path.to_owned(), None)),
         None => Err("this wallet does not name its address: import its key".to_owned()),
     }
 }

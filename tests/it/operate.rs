@@ -110,6 +110,8 @@ fn what_is_missing_or_wrong_is_named_and_nothing_is_written() {
     let terminal: Vec<_> = whole.iter().copied().filter(|word| *word != "--yes").collect();
     assert!(said(&terminal).contains("there is no terminal to ask"));
     assert!(said(&[&whole[..], &["--monthly", "much"]].concat()).contains("a size is wanted"));
+    let nowhere = setup_of(&net, signer, "127.0.0.1:0", &out);
+    assert!(said(&nowhere).contains("others cannot reach port 0"));
     assert!(said(&[&whole[..], &["--country", "n1"]].concat()).contains("two letters A to Z"));
     let middle = [&whole[..], &["--exit-ask", "5"]].concat();
     assert!(said(&middle).contains("this relay is a middle: leave it out, or say --role exit"));
@@ -192,7 +194,10 @@ pub(crate) fn open_network(folder: &Path) -> PathBuf {
 
 /// Sets a relay up at a terminal, where these lines are typed; what the terminal shows.
 fn set_up_at_terminal(folder: &Path, options: &str, typed: &[&str]) -> String {
-    let network = open_network(folder);
+    set_up_in(&open_network(folder), folder, options, typed)
+}
+
+fn set_up_in(network: &Path, folder: &Path, options: &str, typed: &[&str]) -> String {
     let out = folder.join("mine");
     let chive = env!("CARGO_BIN_EXE_chive");
     let command = format!(
@@ -264,6 +269,22 @@ fn at_a_terminal_everything_is_asked_and_what_is_wrong_is_asked_again() {
 }
 
 #[test]
+fn at_a_terminal_an_address_that_nobody_reaches_is_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = open_network(folder.path());
+    let local = fs::read_to_string(&network).unwrap();
+    fs::write(&network, local.replace("local = true\n", "")).unwrap();
+    let typed = ["192.168.1.2:7001", "203.0.113.7:7001", "9.9.9.9:0", "9.9.9.9"];
+    let options = "--role middle --ask 5 --bond 1ether --monthly 2TB";
+    let shown = set_up_in(&network, folder.path(), options, &[&typed[..], &[""]].concat());
+    for said in ["192.168.1.2 is not an address", "203.0.113.7 is not an address", "cannot reach port 0"] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    let config = fs::read_to_string(folder.path().join("mine/relay.toml")).unwrap();
+    assert!(config.contains("addresses = [\"9.9.9.9:7000\"]\ngossip_port = 7000\n"), "{config}");
+}
+
+#[test]
 fn at_a_terminal_a_key_is_imported_and_a_wallet_that_is_there_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let options = "--role middle --address 127.0.0.1:7001 --ask 5";
@@ -295,14 +316,26 @@ fn at_a_terminal_a_key_is_imported_and_a_wallet_that_is_there_is_used() {
     assert!(!mine.join("wallet.json").exists(), "it stays where it is");
     let config = fs::read_to_string(mine.join("relay.toml")).unwrap();
     let whole = |path: &str| fs::canonicalize(path).unwrap();
+    let named = format!("\nfile = {:?}\npassword_file = {:?}\n", whole(path), whole(word));
+    assert!(config.contains(&format!("{named}bond = \"0.5 ether\"\n")), "{config}");
+    fs::remove_dir_all(&mine).unwrap();
+
+    // The same without a question.
+    let network = folder.path().join("network.toml");
+    let base = ["relay", "setup", "--yes", "--network", network.to_str().unwrap(), "--wallet", path];
+    let more = ["--address", "127.0.0.1:7001", "--out", mine.to_str().unwrap(), "--password-file"];
+    let refused = chive(&[&base[..], &more, &[wrong]].concat());
+    let said = text(&refused.stderr);
     assert!(
-        config.contains(&format!(
-            "\nfile = {:?}\npassword_file = {:?}\nbond = \"0.5 ether\"\n",
-            whole(path),
-            whole(word)
-        )),
-        "{config}"
+        refused.status.code() == Some(2) && said.contains("--password-file: ") && !mine.exists(),
+        "{said}"
     );
+    let made = document(&[&base[..], &more, &[word]].concat());
+    assert_eq!((&made["owner"], made["wallet"].as_str()), (&imported, whole(path).to_str()));
+    let config = fs::read_to_string(mine.join("relay.toml")).unwrap();
+    assert!(config.contains(&named) && !mine.join("wallet.json").exists(), "{config}");
+    let both = chive(&[&base[..], &["--key-file", key]].concat());
+    assert!(text(&both.stderr).contains("cannot be used with"), "{}", text(&both.stderr));
 }
 
 #[test]
