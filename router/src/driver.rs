@@ -29,6 +29,7 @@ use crate::quota::Quota;
 use crate::seen_log::SeenLog;
 use crate::status;
 
+pub use crate::load::traffic_is_whole;
 pub use crate::node::Keys;
 pub use crate::seen_log::{create_log, log_is_whole};
 

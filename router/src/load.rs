@@ -37,9 +37,9 @@ impl Traffic {
         let path = folder.join(NAME);
         match fs::read_to_string(&path) {
             Ok(text) if quota.restore(&text) => {}
-            Ok(_) => tracing::warn!("the note of the month's traffic is damaged: it is counted from 0 again"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(error),
+            _ => tracing::warn!("the note of the month's traffic is damaged: it is counted from 0 again"),
         }
         let traffic = Self { quota, path, carried: 0 };
         traffic.keep()?;
@@ -63,6 +63,16 @@ impl Traffic {
     fn monthly(&self) -> Monthly {
         let (used, cap) = self.quota.used();
         Monthly { used, cap, resets: self.quota.ends() }
+    }
+}
+
+/// Whether the note of the month's traffic in `folder` can be read; also if there is none.
+pub fn traffic_is_whole(folder: &Path) -> io::Result<bool> {
+    match fs::read_to_string(folder.join(NAME)) {
+        Ok(text) => Ok(Quota::new(0, 1, 0).restore(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

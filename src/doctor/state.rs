@@ -82,6 +82,21 @@ fn notes_of_relay(state: &Path, findings: &mut Findings) {
             findings.add("setup log", State::Fail, error.to_string(), "let the relay's user read it");
         }
     }
+    match router::driver::traffic_is_whole(state) {
+        Ok(true) => {}
+        Ok(false) => findings.add(
+            "traffic",
+            State::Warn,
+            format!("{} is damaged", state.join("traffic").display()),
+            "nothing, if the relay may start the month's count again from 0; else restore the file from a copy",
+        ),
+        Err(error) => findings.add(
+            "traffic",
+            State::Fail,
+            format!("{}: {error}", state.join("traffic").display()),
+            "let the relay's user read it",
+        ),
+    }
     if let Err(error) = flight::read(state) {
         findings.add("bond note", State::Fail, text_of(&error), "the relay sends no bond until then");
     }

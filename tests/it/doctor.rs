@@ -45,6 +45,7 @@ fn every_damaged_file_is_found_and_none_is_changed() {
         ("wallet.password", "wallet", "fail", "is wrong", "password_file"),
         ("state/sequence", "sequence", "fail", "is damaged", "set the clock"),
         ("state/seen.log", "setup log", "warn", "missing or torn", "two minutes"),
+        ("state/traffic", "traffic", "warn", "is damaged", "from 0"),
         ("state/bond", "bond note", "fail", "is damaged", "sends no bond"),
         ("state/registry", "registry", "warn", "damaged", "read anew"),
         ("state/descriptors", "descriptors", "warn", "cannot be read", "learnt anew"),
