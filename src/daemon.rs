@@ -347,9 +347,9 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             }));
         }
         let path = control.path().to_owned();
-        let waiting = handle.clone();
+        let (waiting, directory) = (handle.clone(), open.clone());
         tokio::task::spawn_local(async move {
-            if ready(&waiting).await {
+            if ready(&waiting, directory.as_ref()).await {
                 let ready = Ready { event: "ready", role: "client", id: None, listen, control: &path };
                 announce(output, &ready, format!("ready: SOCKS5 on {listen}, {hops} relays in every path"));
                 watch_circuits(&waiting).await;
@@ -411,7 +411,7 @@ async fn watch_circuits(client: &client::driver::Handle) {
 }
 
 /// Waits for the first circuit, and says from time to time why there is none.
-async fn ready(client: &client::driver::Handle) -> bool {
+async fn ready(client: &client::driver::Handle, open: Option<&Open>) -> bool {
     loop {
         if let Ok(ready) = tokio::time::timeout(TELL_EVERY, client.ready()).await {
             return ready;
@@ -419,7 +419,8 @@ async fn ready(client: &client::driver::Handle) -> bool {
         let Some(status) = client.status().await else {
             return false;
         };
-        let reason = status.last_error.as_deref().unwrap_or("no relay has answered");
+        let missing = open.and_then(|open| open.status().nobody(status.hops));
+        let reason = missing.or(status.last_error).unwrap_or_else(|| "no relay has answered".to_owned());
         tracing::warn!("no circuit stands yet ({}): {reason}", status.state);
     }
 }

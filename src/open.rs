@@ -293,6 +293,16 @@ const fn is_few(registered: usize, known: usize) -> bool {
 }
 
 impl Status {
+    /// Why there can be no path yet: nobody is registered.
+    pub(crate) fn nobody(&self, hops: usize) -> Option<String> {
+        (self.block > 0 && self.registered == 0).then(|| {
+            format!(
+                "no relay is registered at this network's contract, and a path of {hops} hops needs {hops}: check that the network file \
+                 names the contract that is meant; on a new network start relays first (chive relay setup)"
+            )
+        })
+    }
+
     /// What is waited for, in words; peers come and go, and are not part of it once there was one.
     fn waiting(&self) -> String {
         let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
@@ -326,6 +336,16 @@ mod tests {
         for (registered, known, few) in [(0, 0, false), (5, 3, false), (5, 2, true), (10_000, 5_999, true)] {
             assert_eq!(is_few(registered, known), few, "{known} of {registered}");
         }
+    }
+
+    #[test]
+    fn a_network_without_relays_is_told_from_one_that_is_not_known_yet() {
+        let status = Status::default();
+        assert_eq!(status.nobody(3), None, "the registry is not read yet");
+        let empty = Status { block: 9, ..Status::default() };
+        let text = empty.nobody(3).unwrap();
+        assert!(text.contains("no relay is registered") && text.contains("start relays first"), "{text}");
+        assert_eq!(Status { registered: 1, ..empty }.nobody(3), None);
     }
 
     #[test]
