@@ -1,7 +1,8 @@
 //! The control API of a daemon: HTTP and JSON on a Unix socket that only its owner may use.
 //!
 //! `GET /status`, `GET /circuits`, `POST /stop`; of a client `POST /circuits/build {"count": N, "concurrency": M}`, `GET /relays`,
-//! `POST /ping {"all": BOOL}` or `{"relay": ID}`, `POST /new-identity`; of a relay `PUT /price {"ask": A, "exit_ask": B}` (B may be left out).
+//! `POST /ping {"all": BOOL}` or `{"relay": ID}`, `POST /new-identity`; of a relay `PUT /price {"ask": A, "exit_ask": B}` (B may be left out),
+//! `POST /reach`, which asks others to begin a link to it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -133,6 +134,13 @@ pub(crate) struct Price {
     pub(crate) exit_ask: u64,
 }
 
+/// The answer to `POST /reach`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    /// How many relays were asked to begin a link.
+    pub(crate) asked: usize,
+}
+
 /// The answer to `POST /stop`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Stopping {
@@ -244,7 +252,9 @@ impl Drop for Control {
 }
 
 fn routes(daemon: Daemon, open: Option<Open>) -> Router {
+    let directory = open.clone();
     Router::new()
+        .route("/reach", post(async move |State(daemon): State<Daemon>| reach(daemon, directory).await))
         .route("/status", get(async move |State(daemon): State<Daemon>| status(daemon, open).await))
         .route("/circuits", get(circuits))
         .route("/circuits/build", post(build))
@@ -344,6 +354,15 @@ async fn price(State(daemon): State<Daemon>, wanted: Result<Json<SetPrice>, Json
         Some(None) => refused("this network is free: there are no prices"),
         None => answer::<Price>(None),
     }
+}
+
+async fn reach(daemon: Daemon, open: Option<Open>) -> Response {
+    let (Daemon::Relay(relay), Some(open)) = (daemon, open) else {
+        let why = "only a relay of an open network can ask others whether they reach it";
+        return error(StatusCode::BAD_REQUEST, Kind::Usage, why);
+    };
+    let Some(linked) = relay.neighbours().await else { return answer::<Asked>(None) };
+    answer(Some(Asked { asked: open.swarm().be_called(linked).await }))
 }
 
 async fn stop(State(daemon): State<Daemon>) -> Response {

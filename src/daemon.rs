@@ -12,6 +12,7 @@ use anyhow::{Context as _, anyhow};
 use circuit::keys::{DhSecret, RelayId};
 use directory::chain::Chain;
 use directory::payment::Rate;
+use directory::swarm::Handle as Directory;
 use directory::view::View;
 use payments::Address;
 use router::announcer::{self, SequenceFile};
@@ -39,6 +40,9 @@ use crate::wallet::keystore as purse;
 
 /// How often expired onion keys are looked for on disk.
 const ERASE_EVERY: Duration = Duration::from_mins(1);
+/// When a relay first asks others to begin a link to it, and how often then.
+const CALL_FIRST: Duration = Duration::from_secs(30);
+const CALL_EVERY: Duration = Duration::from_mins(10);
 /// How often a client without a circuit says why.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether a circuit stands.
@@ -260,10 +264,34 @@ fn take_part(
         });
     };
     let heard = facts.subscribe();
+    tokio::task::spawn_local(call_others(open.swarm().clone(), relay.clone()));
+    tokio::task::spawn_local(be_called(open.swarm().clone(), relay.clone()));
     tokio::task::spawn_local(announcer::announce(herald, heard, relay.clone(), sequence, keep, publish));
     let asking = relay.clone();
     tokio::task::spawn_local(async move { follow_price(&asking, &facts).await });
     tokio::task::spawn_local(open.follow(async move |view| relay.set_view(view).await));
+}
+
+/// Begins links to relays that ask whether they are reached.
+async fn call_others(directory: Directory, relay: router::driver::Handle) {
+    let mut callers = directory.callers().await;
+    while let Some(caller) = callers.recv().await {
+        relay.call(caller).await;
+    }
+}
+
+/// Asks others to begin a link to this relay, until somebody has.
+async fn be_called(directory: Directory, relay: router::driver::Handle) {
+    let mut wait = CALL_FIRST;
+    loop {
+        tokio::time::sleep(wait).await;
+        let Some(status) = relay.status().await else { return };
+        if status.reached > 0 {
+            return;
+        }
+        let Some(linked) = relay.neighbours().await else { return };
+        wait = if directory.be_called(linked).await > 0 { CALL_EVERY } else { CALL_FIRST };
+    }
 }
 
 fn tell_registration(open: &Open, id: RelayId, facts: &watch::Sender<Facts>) {

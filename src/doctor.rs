@@ -8,12 +8,11 @@ use serde::Serialize;
 
 use crate::cli::{At, Doctor};
 use crate::config::{self, ClientConfig, Network, RelayConfig, Wallet};
-use crate::control::{Status, Whole};
+use crate::control::Status;
 use crate::control_client::ControlClient;
 use crate::network::{self, Members};
 use crate::open;
 use crate::output::Format;
-use crate::report::PATIENCE;
 
 mod chain;
 mod files;
@@ -176,8 +175,8 @@ async fn examine(file: &Path, findings: &mut Findings) -> Option<Patient> {
         }
     };
     let at = At { control: None, config: Some(file.to_owned()) };
-    let whole: Option<Whole> = match ControlClient::new(&at) {
-        Ok(daemon) => daemon.get("/status", PATIENCE).await.ok(),
+    let whole = match ControlClient::new(&at) {
+        Ok(daemon) => reach::asked(&daemon).await,
         Err(_) => None,
     };
     let (status, directory) = whole.map(|whole| (whole.status, whole.directory)).unzip();

@@ -86,6 +86,12 @@ pub(crate) struct Status {
     pub(crate) inbound: u64,
     /// When the last one came, in unix seconds; 0 for never.
     pub(crate) last_inbound: u64,
+    /// Relays that said that they begin a link to this one, which had asked for it.
+    #[serde(default)]
+    pub(crate) called: u64,
+    /// When the last one said it, in unix seconds; 0 for never.
+    #[serde(default)]
+    pub(crate) last_called: u64,
     /// At which address most peers see this computer.
     pub(crate) seen_at: Option<IpAddr>,
     /// What is wrong, and what to do.
@@ -196,6 +202,8 @@ impl Open {
             left: swarm.left,
             inbound: swarm.inbound,
             last_inbound: swarm.last_inbound,
+            called: swarm.called,
+            last_called: swarm.last_called,
             seen_at: swarm.seen_at,
             trouble: registry.trouble.or(swarm.trouble).or_else(|| self.too_few(registry.relays, known)),
         }

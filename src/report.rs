@@ -234,6 +234,15 @@ fn directory_lines(s: &open::Status) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Whether others come in over UDP.
+fn reached_text(s: &router::status::Status) -> String {
+    if s.reached == 0 {
+        return "no link of others so far".to_owned();
+    }
+    let ago = time_text(outside::unix().saturating_sub(s.last_reached));
+    format!("{} links of others, the last {ago} ago", s.reached)
+}
+
 /// Where others see a relay; the rest of many is left out.
 fn seen_text(seen: &[router::status::Seen]) -> String {
     let places = |n| if n == 1 { "one place".to_owned() } else { format!("{n} places") };
@@ -250,6 +259,7 @@ fn relay_lines(s: &router::status::Status) -> Vec<(&'static str, String)> {
         ("relay", s.id.clone()),
         ("up for", time_text(s.uptime_s)),
         ("links", format!("{} up, on {}", s.links, s.listen)),
+        ("reached", reached_text(s)),
         ("seen at", seen_text(&s.seen)),
         ("circuits", format!("{} open, {} half-open", s.circuits.open, s.circuits.half_open)),
         (

@@ -21,6 +21,7 @@ mod it {
     mod paid;
     mod paths;
     mod processes;
+    mod reach;
     mod replay;
     mod repo;
     mod socks;

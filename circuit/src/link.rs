@@ -502,6 +502,13 @@ impl Links {
         self.link(link).is_some_and(|link| link.role == Role::FromClient)
     }
 
+    /// Whether the other end began the link while we had begun none to it: what we sent has opened no way for it.
+    // directory.call.3
+    pub fn came_in(&self, link: LinkId) -> bool {
+        let ours = |relay| self.by_relay.get(&relay).is_some_and(|pair| pair.dialled.is_some());
+        self.link(link).is_some_and(|link| !link.role.dials() && !link.role.relay().is_some_and(ours))
+    }
+
     /// The opener bit of circuits that we open on this link (section 2).
     pub fn our_opener(&self, link: LinkId) -> bool {
         let Some(own) = &self.own else { return false };

@@ -190,9 +190,9 @@ fn read(case: &Value, first: &[u8; PACKET]) -> Accepted {
 /// What the answer says of the initiator's address (link.seen.1).
 fn seen(case: &Value) -> Option<SocketAddr> {
     let said: [u8; 18] = array(&case["initiator_seen_at"]);
-    let address: [u8; 16] = *said.first_chunk().unwrap();
-    let ip = std::net::IpAddr::from(address).to_canonical();
-    (said != [0; 18]).then(|| SocketAddr::new(ip, u16::from_be_bytes([said[16], said[17]])))
+    let (address, port) = said.split_first_chunk::<16>()?;
+    let port = u16::from_be_bytes(port.try_into().ok()?);
+    (said != [0; 18]).then(|| SocketAddr::new(std::net::IpAddr::from(*address).to_canonical(), port))
 }
 
 /// Runs both sides and compares every byte.

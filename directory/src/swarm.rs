@@ -3,13 +3,14 @@
 //!
 //! A relay listens and serves; a client dials, asks and goes. What enters the view is decided by [`Exchange`](crate::exchange::Exchange) alone.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use circuit::error::Misuse;
-use circuit::keys::{IdentitySecret, Random};
+use circuit::keys::{IdentitySecret, Random, RelayId};
 use circuit::node::Now;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -20,6 +21,7 @@ use crate::swarm::task::{Command, Task};
 use crate::view::View;
 
 mod behaviour;
+mod calls;
 mod codec;
 mod gate;
 mod peers;
@@ -30,6 +32,8 @@ mod tests;
 
 /// Commands that may wait.
 const COMMANDS: usize = 64;
+/// Calls that may wait.
+const CALLS: usize = 16;
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +121,10 @@ pub struct Status {
     pub inbound: u64,
     /// When the last one came, in unix seconds; 0 for never.
     pub last_inbound: u64,
+    /// Relays that said that they begin a link to this one, which had asked for it.
+    pub called: u64,
+    /// When the last one said it, in unix seconds; 0 for never.
+    pub last_called: u64,
     /// At which address most of the last peers say that they see us.
     pub seen_at: Option<IpAddr>,
     /// What is wrong, and what to do.
@@ -158,6 +166,25 @@ impl Handle {
             return Ok(());
         }
         published.await.unwrap_or(Ok(()))
+    }
+
+    /// Asks some relays to begin a link to this one, at the addresses of its descriptor, but none of `linked`; how many were asked.
+    /// None is asked as long as the descriptor is not known.
+    // directory.call.3
+    pub async fn be_called(&self, linked: BTreeSet<RelayId>) -> usize {
+        let (to, asked) = oneshot::channel();
+        if self.commands.send(Command::BeCalled(linked, to)).await.is_err() {
+            return 0;
+        }
+        asked.await.unwrap_or(0)
+    }
+
+    /// The relays that ask this one for a link from now on, within limits; without anybody who takes them all are refused.
+    pub async fn callers(&self) -> mpsc::Receiver<RelayId> {
+        let (to, callers) = mpsc::channel(CALLS);
+        // Once the directory has ended nobody asks.
+        let _ = self.commands.send(Command::Callers(to)).await;
+        callers
     }
 
     /// The answer to a request that came through a circuit; `None` if it deserves none.

@@ -1,6 +1,6 @@
 //! The relay's driver: its socket, its log, its connections, and the handle that the outside holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use circuit::keys::{DhSecret, NetworkId};
+use circuit::keys::{DhSecret, NetworkId, RelayId};
 use circuit::node::{Event, FlowId, Node as _, Now};
 use circuit::relay::Asks;
 use circuit::seen::SeenSetups;
@@ -109,6 +109,8 @@ enum Command {
     SetAsks { forward: u64, exit: Option<u64>, to: oneshot::Sender<Option<Asks>> },
     SetView(Box<View>),
     SetOnionKeys(BTreeMap<u32, DhSecret>),
+    Call(RelayId),
+    Neighbours(oneshot::Sender<BTreeSet<RelayId>>),
 }
 
 /// A relay whose socket is bound.
@@ -166,6 +168,18 @@ impl Handle {
     /// Replaces the onion keys, by epoch; they are on disk already (operate.keys.2).
     pub async fn set_onion_keys(&self, keys: BTreeMap<u32, DhSecret>) {
         let _ = self.commands.send(Command::SetOnionKeys(keys)).await;
+    }
+
+    /// The relays to which a link stands or is begun; `None` once the relay has stopped.
+    pub async fn neighbours(&self) -> Option<BTreeSet<RelayId>> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Neighbours(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Begins a link to a relay that has asked for one.
+    pub async fn call(&self, relay: RelayId) {
+        let _ = self.commands.send(Command::Call(relay)).await;
     }
 
     /// Whether the relay takes new circuits, and the month's traffic.
@@ -402,6 +416,13 @@ fn answer(
                     let _ = to.send(asks);
                 }
                 Command::SetView(view) => shared.with_node(|node, now| node.set_view(now, *view)),
+                Command::Neighbours(to) => {
+                    let peers = |node: &RelayNode| {
+                        node.links().snapshot().iter().filter_map(|link| link.peer).collect()
+                    };
+                    let _ = to.send(shared.look(peers));
+                }
+                Command::Call(relay) => shared.with_node(|node, now| node.call(now, &relay)),
                 Command::SetOnionKeys(keys) => shared.with_node(|node, now| node.set_onion_keys(now, keys)),
             }
         }
@@ -428,6 +449,8 @@ fn report(
             exit: exit.map(str::to_owned),
             links: links.iter().filter(|link| link.up).count() as u64,
             links_inbound: links.iter().filter(|link| link.up && link.inbound).count() as u64,
+            reached: node.reached().links,
+            last_reached: node.reached().last,
             seen: seen(node, driver::now()),
             clock_ms: clocks.get(clocks.len() / 2).copied(),
             circuits: status::Circuits { open: open as u64, half_open: half_open as u64 },

@@ -83,6 +83,16 @@ pub struct RelayNode {
     payment_packets: u64,
     /// What limits the cells of a second.
     throttle: Throttle,
+    reached: Reached,
+}
+
+/// Links that others have begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// How many, since the start.
+    pub links: u64,
+    /// When the last one came, in unix seconds; 0 for never.
+    pub last: u64,
 }
 
 impl RelayNode {
@@ -124,6 +134,7 @@ impl RelayNode {
             worked: true,
             payment_packets: 0,
             throttle: Throttle::default(),
+            reached: Reached::default(),
         }
     }
 
@@ -135,6 +146,11 @@ impl RelayNode {
     /// Its links, to look at.
     pub const fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// Whether others reach it.
+    pub const fn reached(&self) -> Reached {
+        self.reached
     }
 
     /// Its circuits, to look at.
@@ -378,16 +394,18 @@ impl RelayNode {
         owner.zip(self.cashier.as_ref()).is_some_and(|(owner, cashier)| cashier.distrusts(owner))
     }
 
+    /// A relay as its own descriptor names it, if it can be used.
+    fn peer(&self, now: Now, id: &RelayId) -> Option<Peer> {
+        let relay = self.view.usable(id, now.unix()).ok()?;
+        Some(Peer { id: relay.id, link_key: relay.link_key, address: relay.dialled()? })
+    }
+
     /// link.address.1: the address is the one that the next relay's own descriptor names.
     fn extend(&mut self, now: Now, circuit: CircuitKey, next: RelayId) {
         if self.distrusts(&next) {
             return self.relay.refuse(now, circuit, Status::Unreachable);
         }
-        let peer = self.view.usable(&next, now.unix()).ok().and_then(|relay| {
-            let address = relay.dialled()?;
-            Some(Peer { id: relay.id, link_key: relay.link_key, address })
-        });
-        let Some(link) = peer.and_then(|peer| self.links.dial(now, &peer).ok()) else {
+        let Some(link) = self.peer(now, &next).and_then(|peer| self.links.dial(now, &peer).ok()) else {
             return self.relay.refuse(now, circuit, Status::Unreachable);
         };
         if self.links.is_up(link) {
@@ -400,6 +418,9 @@ impl RelayNode {
     fn handle_link_event(&mut self, now: Now, event: LinkEvent) {
         match event {
             LinkEvent::Up { link } => {
+                if self.links.came_in(link) {
+                    self.reached = Reached { links: self.reached.links.saturating_add(1), last: now.unix() };
+                }
                 let our_opener = self.links.our_opener(link);
                 let peer = self.links.peer(link);
                 let owner = peer.and_then(|peer| self.view.payment(&peer)).map(|payment| payment.owner);

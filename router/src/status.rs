@@ -23,6 +23,12 @@ pub struct Status {
     /// Links that are up and that others began: this relay is reached.
     #[serde(default)]
     pub links_inbound: u64,
+    /// Links that others have begun since the start, while this relay had begun none to them.
+    #[serde(default)]
+    pub reached: u64,
+    /// When the last one came, in unix seconds; 0 for never.
+    #[serde(default)]
+    pub last_reached: u64,
     /// Where other relays see this one, by most places first.
     #[serde(default)]
     pub seen: Vec<Seen>,

@@ -178,7 +178,7 @@ fn tell(seen: IpAddr, port: u16) -> String {
 }
 
 fn is_reached(patient: &Patient) -> bool {
-    matches!(&patient.status, Some(Status::Relay(status)) if status.links_inbound > 0)
+    matches!(&patient.status, Some(Status::Relay(status)) if status.reached > 0)
 }
 
 /// The addresses that others are told.

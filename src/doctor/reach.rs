@@ -7,8 +7,9 @@ use tokio::net::TcpStream;
 
 use super::probe::{Probe, Probes};
 use super::{Findings, Patient, State};
-use crate::control::Status;
-use crate::report::time_text;
+use crate::control::{Asked, Status, Whole};
+use crate::control_client::ControlClient;
+use crate::report::{PATIENCE, time_text};
 
 /// How far clocks may be apart, in milliseconds, before it is told, and before relays refuse what is built.
 const CLOCK_WARN: u64 = 10_000;
@@ -16,6 +17,39 @@ const CLOCK_FAIL: u64 = 50_000;
 /// A relay that nobody has reached for so long, in seconds, is reached by nobody.
 const LONELY: u64 = 3_600;
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// So long the links of relays that were asked for them may take.
+const CALLS: Duration = Duration::from_secs(8);
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What the daemon says of itself; a relay that nobody has reached asks others for links first.
+pub(super) async fn asked(daemon: &ControlClient) -> Option<Whole> {
+    let mut whole: Whole = daemon.get("/status", PATIENCE).await.ok()?;
+    if is_reached(&whole.status) != Some(false) || whole.directory.is_none() {
+        return Some(whole);
+    }
+    let asked: Option<Asked> = daemon.post("/reach", &(), PATIENCE).await.ok();
+    if asked.is_some_and(|asked| asked.asked > 0) {
+        let come = async {
+            while is_reached(&whole.status) == Some(false) {
+                tokio::time::sleep(LOOK).await;
+                let Ok(now) = daemon.get("/status", PATIENCE).await else { return };
+                whole = now;
+            }
+        };
+        // Who was not reached by then is not.
+        let _ = tokio::time::timeout(CALLS, come).await;
+    }
+    Some(whole)
+}
+
+/// Whether others have reached a relay; nothing of a client.
+const fn is_reached(status: &Status) -> Option<bool> {
+    match status {
+        Status::Relay(status) => Some(status.reached > 0),
+        Status::Client(_) => None,
+    }
+}
 
 /// Whether the UDP address can be taken.
 pub(super) fn bind(patient: &Patient, findings: &mut Findings) {
@@ -88,8 +122,17 @@ pub(super) fn inward(patient: &Patient, findings: &mut Findings) {
         );
     };
     let up = time_text(status.uptime_s);
-    if status.links_inbound > 0 {
-        findings.ok("reached", format!("{} links stand that others began", status.links_inbound));
+    let called = patient.directory.as_ref().map_or(0, |directory| directory.called);
+    if status.reached > 0 {
+        let ago = time_text(crate::outside::unix().saturating_sub(status.last_reached));
+        findings.ok("reached", format!("others have begun {} links, the last {ago} ago", status.reached));
+    } else if called > 0 {
+        let found =
+            format!("{called} times other relays have tried to begin a link to this one, and none came in");
+        let remedy = "let UDP in on the port of `listen` (firewall, security group, port forwarding), and check the addresses in [announce]";
+        // One that lies would not make it a failure.
+        let state = if called > 1 { State::Fail } else { State::Warn };
+        findings.add("reached", state, found, remedy);
     } else if status.uptime_s < LONELY {
         let remedy = "look again later: others come when a path needs them";
         findings.add("reached", State::Unknown, format!("nobody has begun a link in {up}"), remedy);

@@ -52,6 +52,7 @@ pub(super) struct Behaviour {
     pub(super) kad: kad::Behaviour<MemoryStore>,
     pub(super) gossip: Toggle<Gossip>,
     pub(super) exchange: request_response::Behaviour<Codec>,
+    pub(super) call: request_response::Behaviour<Codec>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
 }
@@ -69,6 +70,10 @@ impl Behaviour {
         let config = request_response::Config::default()
             .with_request_timeout(REQUEST_TIME)
             .with_max_concurrent_streams(MAX_STREAMS);
+        let asked = |codec, name| {
+            let protocols = [(protocol(network, name)?, support.clone())];
+            Ok(request_response::Behaviour::with_codec(codec, protocols, config.clone()))
+        };
         let version = format!("/chive/{network}/1");
         let identify = identify::Config::new(version, keys.public())
             .with_agent_version("chive".to_owned())
@@ -79,7 +84,8 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(connections(limits)),
             kad: kademlia(keys, network, serves)?,
             gossip: serves.then(|| gossip(network)).transpose()?.into(),
-            exchange: request_response::Behaviour::new([(protocol(network, "set")?, support)], config),
+            exchange: asked(Codec::SETS, "set")?,
+            call: asked(Codec::CALLS, "call")?,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
         })

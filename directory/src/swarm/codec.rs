@@ -1,4 +1,4 @@
-//! Requests and answers of set synchronisation on a stream: the bytes, up to a limit, to the stream's end.
+//! Requests and answers on a stream, those of set synchronisation and calls: the bytes, up to a limit, to the stream's end.
 
 use std::io;
 
@@ -9,8 +9,19 @@ use libp2p::request_response;
 use crate::exchange::{MAX_ANSWER, MAX_REQUEST};
 
 /// Cuts nothing: what the bytes mean is the exchange's to know.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Codec;
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Codec {
+    /// The longest request, and the longest answer.
+    request: usize,
+    answer: usize,
+}
+
+impl Codec {
+    /// Of set synchronisation.
+    pub(super) const SETS: Self = Self { request: MAX_REQUEST, answer: MAX_ANSWER };
+    /// Of calls: nothing, and a byte.
+    pub(super) const CALLS: Self = Self { request: 0, answer: 1 };
+}
 
 /// Reads to the end of the stream.
 // directory.swarm.2
@@ -35,14 +46,14 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io, MAX_REQUEST).await
+        read(io, self.request).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io, MAX_ANSWER).await
+        read(io, self.answer).await
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>

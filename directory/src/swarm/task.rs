@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::keccak256;
 use circuit::error::Misuse;
-use circuit::keys::Random;
+use circuit::keys::{Random, RelayId};
 use circuit::node::Now;
 use data_encoding::HEXLOWER;
 use libp2p::core::ConnectedPoint;
@@ -21,6 +21,7 @@ use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -29,8 +30,9 @@ use crate::descriptor::SignedDescriptor;
 use crate::exchange::{Denied, Exchange, PeerKey, Verdict};
 use crate::registry::Registry;
 use crate::swarm::behaviour::{Behaviour, BehaviourEvent, topic};
+use crate::swarm::calls::Calls;
 use crate::swarm::peers::{Peers, Policy, Step, Target};
-use crate::swarm::place::{ip_of, multiaddr, relay_of, socket_of};
+use crate::swarm::place::{Subnet, ip_of, multiaddr, relay_of, socket_of};
 use crate::swarm::{Settings, StartError, Status};
 use crate::view::View;
 
@@ -54,6 +56,11 @@ const IDLE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_mins
 const BUFFER: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 /// So many peers' words are kept on where they see us.
 const TOLD: usize = 16;
+/// Relays that are asked for a call.
+const CALLERS: usize = 3;
+/// The answer to who asks to be called: it is done, or not now.
+pub(super) const CALLED: [u8; 1] = [0];
+const NOT_CALLED: [u8; 1] = [1];
 /// The most streams of one connection.
 const MAX_STREAMS: usize = 64;
 
@@ -64,6 +71,8 @@ pub(super) enum Command {
     Answer { from: PeerKey, request: Vec<u8>, to: oneshot::Sender<Option<Vec<u8>>> },
     Request(oneshot::Sender<Vec<u8>>),
     Take { from: PeerKey, answer: Vec<u8>, to: oneshot::Sender<Option<Vec<u8>>> },
+    BeCalled(BTreeSet<RelayId>, oneshot::Sender<usize>),
+    Callers(mpsc::Sender<RelayId>),
 }
 
 type Event = SwarmEvent<BehaviourEvent>;
@@ -102,6 +111,10 @@ pub(super) struct Task {
     last_exchange: Option<Now>,
     left: u64,
     sight: Sight,
+    own: Option<RelayId>,
+    calls: Calls,
+    /// Who calls relays that ask for it.
+    callers: Option<mpsc::Sender<RelayId>>,
 }
 
 /// How others see us.
@@ -109,6 +122,9 @@ pub(super) struct Task {
 struct Sight {
     inbound: u64,
     last_inbound: u64,
+    /// Relays that said that they call us, and when the last one did.
+    called: u64,
+    last_called: u64,
     /// At which addresses the last peers see us.
     told: VecDeque<IpAddr>,
 }
@@ -183,6 +199,9 @@ impl Task {
             last_exchange: None,
             left: 0,
             sight: Sight::default(),
+            own,
+            calls: Calls::default(),
+            callers: None,
         })
     }
 
@@ -276,6 +295,8 @@ impl Task {
             left: self.left,
             inbound: self.sight.inbound,
             last_inbound: self.sight.last_inbound,
+            called: self.sight.called,
+            last_called: self.sight.last_called,
             seen_at: self.sight.address(),
             trouble: lonely.then(|| advice.to_owned()),
         }
@@ -371,6 +392,8 @@ impl Task {
             Command::Answer { from, request, to } => {
                 drop(to.send(self.exchange.handle_request(now, from, &request).ok()));
             }
+            Command::BeCalled(linked, to) => drop(to.send(self.be_called(now, &linked))),
+            Command::Callers(to) => self.callers = Some(to),
             // directory.stream.3
             Command::Request(to) => drop(to.send(self.exchange.probe())),
             Command::Take { from, answer, to } => {
@@ -458,6 +481,7 @@ impl Task {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.gossip(now, event),
             SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.exchange(now, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Call(event)) => self.call(now, event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { info, .. })) => {
                 self.sight.told_by(&info.observed_addr);
             }
@@ -552,6 +576,69 @@ impl Task {
             Err(Denied::TooMany) => {}
             Err(error) => self.leave(now, peer, &error.to_string()),
         }
+    }
+}
+
+/// Calls: one relay asks another one to begin a link to it.
+impl Task {
+    /// Asks some connected relays that are not linked to call us, those first that are in different subnets; how many.
+    fn be_called(&mut self, now: Now, linked: &BTreeSet<RelayId>) -> usize {
+        let view = self.exchange.view();
+        let known = |relay: &RelayId| view.usable(relay, now.unix()).is_ok();
+        // Who does not know our descriptor calls nobody.
+        if !self.own.as_ref().is_some_and(known) {
+            return 0;
+        }
+        let connected = self
+            .swarm
+            .connected_peers()
+            .filter(|peer| relay_of(peer).is_some_and(|id| known(&id) && !linked.contains(&id)));
+        let mut peers: Vec<_> = connected
+            .filter_map(|peer| Some((self.random.next_u64(), *peer, self.peers.ip(peer)?)))
+            .collect();
+        peers.sort_unstable();
+        let mut subnets = BTreeSet::new();
+        peers.sort_by_key(|(_, _, ip)| !subnets.insert(Subnet::of(*ip)));
+        peers.truncate(CALLERS);
+        for (_, peer, _) in &peers {
+            self.swarm.behaviour_mut().call.send_request(peer, Vec::new());
+        }
+        peers.len()
+    }
+
+    fn call(&mut self, now: Now, event: request_response::Event<Vec<u8>, Vec<u8>>) {
+        match event {
+            request_response::Event::Message { peer, message: Message::Request { channel, .. }, .. } => {
+                if !self.peers.may_request(now.instant, &peer) {
+                    return self.leave(now, peer, "it asks too much");
+                }
+                let answer = if self.may_call(now, &peer) { CALLED } else { NOT_CALLED };
+                // It may have gone meanwhile.
+                let _ = self.swarm.behaviour_mut().call.send_response(channel, answer.to_vec());
+            }
+            request_response::Event::Message { message: Message::Response { response, .. }, .. }
+                if response == CALLED =>
+            {
+                self.sight.called = self.sight.called.saturating_add(1);
+                self.sight.last_called = now.unix();
+            }
+            // Who does not call today may do so tomorrow.
+            _ => {}
+        }
+    }
+
+    /// Has a relay called, if it is one, and it is time.
+    // directory.call.1
+    fn may_call(&mut self, now: Now, peer: &PeerId) -> bool {
+        let view = self.exchange.view();
+        let relay = relay_of(peer).filter(|relay| view.usable(relay, now.unix()).is_ok());
+        let (Some(relay), Some(callers)) = (relay, &self.callers) else { return false };
+        let Ok(place) = callers.try_reserve() else { return false };
+        let may = self.calls.take(now.instant, relay);
+        if may {
+            place.send(relay);
+        }
+        may
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whole directories on the loopback interface: they meet, lose members, and meet those who mean no good.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::time::{Instant, SystemTime};
 
@@ -18,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::descriptor::{Descriptor, EPOCH_SECONDS, epoch};
 use crate::sample::{NETWORK, chain, descriptor, identity, payment};
-use crate::swarm::behaviour::{Behaviour, topic};
+use crate::swarm::behaviour::{Behaviour, BehaviourEvent, topic};
 use crate::swarm::place::multiaddr;
 
 /// Far longer than anything takes.
@@ -437,6 +438,114 @@ async fn a_set_is_exchanged_by_hand_as_through_a_circuit() {
             knows(&client, 1).await;
             assert_eq!(relay.answer(key, vec![7; 100]).await, None);
             assert_eq!(client.take(key, vec![7; 100]).await, None);
+        })
+        .await;
+}
+
+/// Asks the relay at `at` for a call, as often as is said; the answers that came before it left us.
+async fn ask_for_calls(mut swarm: libp2p::Swarm<Behaviour>, at: SocketAddr, times: usize) -> Vec<Vec<u8>> {
+    swarm.dial(dial(at)).unwrap();
+    let mut answers = Vec::new();
+    let asked = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                    swarm.behaviour_mut().call.send_request(&peer_id, Vec::new());
+                }
+                SwarmEvent::ConnectionClosed { .. } => return,
+                SwarmEvent::Behaviour(BehaviourEvent::Call(libp2p::request_response::Event::Message {
+                    peer,
+                    message: libp2p::request_response::Message::Response { response, .. },
+                    ..
+                })) => {
+                    answers.push(response);
+                    if answers.len() == times {
+                        return;
+                    }
+                    swarm.behaviour_mut().call.send_request(&peer, Vec::new());
+                }
+                _ => {}
+            }
+        }
+    };
+    assert!(timeout(PATIENCE, asked).await.is_ok(), "{} answers", answers.len());
+    answers
+}
+
+// directory.call.1, directory.call.2
+#[tokio::test]
+async fn a_relay_is_called_when_it_asks_and_nobody_else_however_often_they_ask() {
+    let lab = Lab::new(3);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let second = lab.relay(2, &[first.at]).await;
+            for handle in [&first.handle, &second.handle] {
+                knows(handle, 2).await;
+            }
+            // Nobody takes calls yet, and they do not count.
+            assert_eq!(Box::pin(ask_for_calls(raw(2), first.at, 2)).await, [[1], [1]]);
+            let mut callers = first.handle.callers().await;
+            until("a peer", || second.handle.status().peers > 0).await;
+            assert_eq!(second.handle.be_called(BTreeSet::from([identity(1).id()])).await, 0, "a link stands");
+            assert_eq!(second.handle.be_called(BTreeSet::new()).await, 1);
+            assert_eq!(callers.recv().await, Some(identity(2).id()));
+            until("an answer", || second.handle.status().called == 1).await;
+
+            let answers = Box::pin(ask_for_calls(raw(2), first.at, 500)).await;
+            assert!(answers.iter().all(|answer| *answer == [1]), "once in ten minutes");
+            assert!(answers.len() < 500, "who asks without end is left");
+            // Relay 3 is registered, and nobody has its descriptor; 50 is nobody.
+            for stranger in [3, 50] {
+                assert_eq!(Box::pin(ask_for_calls(raw(stranger), first.at, 3)).await, [[1], [1], [1]]);
+            }
+            assert!(callers.try_recv().is_err());
+            // Who is not known itself asks nobody.
+            let third = start(lab.settings(3, vec!["127.0.0.1:0".parse().unwrap()], &[first.at])).unwrap();
+            knows(&third, 2).await;
+            assert_eq!(third.be_called(BTreeSet::new()).await, 0);
+        })
+        .await;
+}
+
+// directory.call.1, directory.swarm.2
+#[tokio::test]
+async fn a_request_for_a_call_that_says_more_than_nothing_is_not_read() {
+    let lab = Lab::new(2);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let second = lab.relay(2, &[first.at]).await;
+            knows(&first.handle, 2).await;
+            let mut callers = first.handle.callers().await;
+            let mut swarm = raw(2);
+            swarm.dial(dial(first.at)).unwrap();
+            let failed = async {
+                loop {
+                    match swarm.select_next_some().await {
+                        SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                            let victim = b"203.0.113.7:53".to_vec();
+                            swarm.behaviour_mut().call.send_request(&peer_id, victim);
+                        }
+                        SwarmEvent::Behaviour(BehaviourEvent::Call(
+                            libp2p::request_response::Event::OutboundFailure { .. },
+                        )) => return,
+                        SwarmEvent::Behaviour(BehaviourEvent::Call(
+                            libp2p::request_response::Event::Message {
+                                message: libp2p::request_response::Message::Response { response, .. },
+                                ..
+                            },
+                        )) => {
+                            assert!(response.is_empty(), "the stream ended without an answer");
+                            return;
+                        }
+                        _ => {}
+                    }
+                }
+            };
+            assert!(timeout(PATIENCE, failed).await.is_ok());
+            assert!(callers.try_recv().is_err());
+            drop(second);
         })
         .await;
 }

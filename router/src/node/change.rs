@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use circuit::keys::DhSecret;
+use circuit::keys::{DhSecret, RelayId};
 use circuit::link::LinkId;
 use circuit::node::Now;
 use circuit::packet::PACKET;
@@ -41,6 +41,16 @@ impl RelayNode {
     // operate.keys.2
     pub fn set_onion_keys(&mut self, _: Now, keys: BTreeMap<u32, DhSecret>) {
         self.relay.set_onion_keys(keys);
+    }
+
+    /// Begins a link to a relay that has asked for it, at the address of its own descriptor; if one stands with it, that is the link.
+    // directory.call.1, directory.call.3
+    pub fn call(&mut self, now: Now, relay: &RelayId) {
+        if let Some(peer) = self.peer(now, relay) {
+            // Nobody here waits for it.
+            let _ = self.links.dial(now, &peer);
+        }
+        self.act(now);
     }
 
     /// Limits the cells of all circuits to so many bytes per second, or to none.

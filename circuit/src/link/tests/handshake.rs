@@ -555,3 +555,20 @@ fn a_relay_is_dialled_where_its_descriptor_says() {
     assert!(net.nodes[0].links.is_up(link));
     assert!(net.sent.iter().all(|(_, to, _)| *to < 2));
 }
+
+// directory.call.3
+#[test]
+fn who_comes_in_by_itself_is_told_from_who_was_dialled() {
+    let mut net = Net::new(&[true, true, true]);
+    let (ours, theirs) = net.connect(0, 1);
+    assert!(!net.nodes[0].links.came_in(ours) && net.nodes[1].links.came_in(theirs));
+    assert_eq!(net.dial(1, 0), theirs, "who has a link begins no other");
+    let (one, other) = (net.dial(0, 2), net.dial(2, 0));
+    net.run(S);
+    for (n, dialled) in [(0, one), (2, other)] {
+        let links = &net.nodes[n].links;
+        let peer = links.peer(dialled);
+        let inbound = links.snapshot().into_iter().find(|link| link.peer == peer && link.inbound).unwrap();
+        assert!(inbound.up && !links.came_in(inbound.link), "what was sent there may have let it in");
+    }
+}
