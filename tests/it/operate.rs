@@ -275,7 +275,7 @@ fn at_a_terminal_an_address_that_nobody_reaches_is_asked_for_again() {
     let local = fs::read_to_string(&network).unwrap();
     fs::write(&network, local.replace("local = true\n", "")).unwrap();
     let typed = ["192.168.1.2:7001", "203.0.113.7:7001", "9.9.9.9:0", "9.9.9.9"];
-    let options = "--role middle --ask 5 --bond 1ether --monthly 2TB";
+    let options = "--role middle --ask 5 --bond 1ether --monthly '2 TB'";
     let shown = set_up_in(&network, folder.path(), options, &[&typed[..], &[""]].concat());
     for said in ["192.168.1.2 is not an address", "203.0.113.7 is not an address", "cannot reach port 0"] {
         assert!(shown.contains(said), "{said}: {shown}");
