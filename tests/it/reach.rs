@@ -1,10 +1,10 @@
 //! Relays that learn at once whether others reach them, by asking to be called.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use super::paid::{Anvil, ask, program};
-use super::processes::{Process, doctor, eventually, free_addresses};
+use super::processes::{Process, doctor, eventually, free_addresses, sample};
 
 /// A registered relay of the network, told to be at `told`, and listening at `listen`; its file.
 fn relay(anvil: &Anvil, network: &Path, told: SocketAddr, listen: SocketAddr, out: &Path) -> PathBuf {
@@ -65,4 +65,35 @@ fn a_fresh_relay_is_told_whether_others_reach_it() {
         assert_eq!(found["state"], "ok", "{found}");
         assert!(found["found"].as_str().unwrap().contains("others have begun"), "{found}");
     }
+}
+
+// link.seen.1, link.seen.2
+#[test]
+fn the_kind_of_nat_is_told_by_what_relays_of_several_places_see() {
+    let folder = tempfile::tempdir().unwrap();
+    // Each in a /16 of its own.
+    let free = |n| UdpSocket::bind(SocketAddr::from(([127, n, 0, 1], 0))).unwrap().local_addr().unwrap();
+    let addresses: Vec<_> = (1..=4).map(free).collect();
+    let net = folder.path().join("net");
+    sample(&net, &addresses, 1);
+    let start = |number: usize| {
+        let config = net.join(format!("relay{number}/relay.toml"));
+        let arguments = ["relay", "run", "--config", config.to_str().unwrap(), "--output", "json"];
+        let relay = Process::start(folder.path(), &arguments);
+        relay.ready("relay");
+        relay
+    };
+    let mut relays: Vec<_> = (1..=4).map(start).collect();
+    let found = doctor(&net.join("client.toml"))["nat"].clone();
+    assert_eq!(found["state"], "ok", "{found}");
+    assert!(found["found"].as_str().unwrap().contains("IPv4: none; a client works"), "{found}");
+    // This machine sends from another address of its own than the one that the relay tells.
+    let found = doctor(&net.join("relay1/relay.toml"))["nat"].clone();
+    assert_eq!(found["state"], "warn", "{found}");
+    assert!(found["found"].as_str().unwrap().contains("they see this machine at 127.0.0.1"), "{found}");
+    assert!(found["remedy"].as_str().unwrap().contains("set `addresses` in [announce]"), "{found}");
+    // Two places are too few.
+    drop(relays.pop());
+    let found = doctor(&net.join("relay1/relay.toml"))["nat"].clone();
+    assert!(found["found"].as_str().unwrap().contains("reached from this site only"), "{found}");
 }
