@@ -4,13 +4,15 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::neighbour::{Answer, Neighbour};
-use super::paid::{PASSWORD, with_password};
+use super::paid::{PASSWORD, Paid, download, program, wei, with_password};
 use super::processes::{Network, Process, eventually, text};
+use super::target::Target;
 
 const OWN: usize = 1;
 const VICTIM: usize = 2;
@@ -108,6 +110,47 @@ fn a_relay_that_starts_on_a_full_disk_says_what_to_do_and_keeps_its_log() {
     let said = said["error"]["message"].as_str().unwrap();
     assert!(said.contains("make room on the disk of the folder that the setting `state` names"), "{said}");
     assert_eq!(said.matches("No space left").count(), 1, "{said}");
+}
+
+// pay.persist.1, pay.disk.3
+#[test]
+#[ignore = "needs root: mounts a small disk"]
+fn a_paid_relay_on_a_full_disk_says_what_to_do_and_loses_nothing() {
+    let Some(program) = program() else { return };
+    let net = Paid::new(&program, 3);
+    let mut relays = net.relays();
+    // The exit.
+    relays[2].end_by("TERM");
+    let state = net.file("relay3/state");
+    let script = format!("{} && exec \"$@\"", on_disk_of("16m"));
+    let mut command = on_small_disk(&state, &net.relay_command(3), &script);
+    command.env("CHIVE_WALLET_PASSWORD", PASSWORD);
+    relays[2] = Process::run(net.folder.path(), command);
+    relays[2].ready("relay");
+    let (_client, proxy) = net.client();
+    let target = Target::open();
+    eventually("a download", || download(proxy, &target, 300_000).then_some(()));
+    let ballast = fill(&seen_by(&relays[2], &state));
+    let trouble = |number| net.earned(number)["trouble"].as_str().unwrap_or_default().to_owned();
+    eventually("trouble that is told", || {
+        download(proxy, &target, 1_000_000);
+        Some(trouble(3)).filter(|told| told.contains("is full: make room"))
+    });
+    fs::remove_file(ballast).unwrap();
+    eventually("no trouble", || Some(trouble(3)).filter(String::is_empty));
+    eventually("a download again", || download(proxy, &target, 1_000_000).then_some(()));
+    let agree = || {
+        let all: Vec<_> = (1..=3).map(|number| net.earned(number)).collect();
+        let sum = |key| all.iter().map(|earned| wei(earned, key)).sum::<u128>();
+        let agree = wei(&net.paid(), "paid") + sum("paid") == sum("credited");
+        agree && sum("won") == sum("redeemed") && sum("lost") == 0
+    };
+    // A draw that found the disk full is said again after 64 s at most.
+    let agreed = (0..180).any(|_| {
+        thread::park_timeout(Duration::from_secs(1));
+        agree()
+    });
+    assert!(agreed, "the sums do not agree");
 }
 
 #[test]
