@@ -22,6 +22,7 @@ use crate::view::View;
 mod behaviour;
 mod codec;
 mod gate;
+mod patience;
 mod peers;
 mod place;
 mod task;

@@ -26,13 +26,14 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::descriptor::SignedDescriptor;
-use crate::exchange::{Denied, Exchange, PeerKey, Verdict};
+use crate::exchange::{Denied, Exchange, PeerKey, Report, Verdict};
 use crate::registry::Registry;
 use crate::swarm::behaviour::{Behaviour, BehaviourEvent, topic};
+use crate::swarm::patience::Patience;
 use crate::swarm::peers::{Peers, Policy, Step, Target};
-use crate::swarm::place::{ip_of, multiaddr, relay_of, socket_of};
+use crate::swarm::place::{Subnet, ip_of, multiaddr, relay_of, socket_of};
 use crate::swarm::{Settings, StartError, Status};
-use crate::view::View;
+use crate::view::{Share, View};
 
 /// How often it is looked at what is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -102,6 +103,11 @@ pub(super) struct Task {
     last_exchange: Option<Now>,
     left: u64,
     sight: Sight,
+    patience: Patience,
+    /// Whether few of the registered relays are known.
+    few: bool,
+    /// Whether the user takes few relays for all that there are.
+    content: bool,
 }
 
 /// How others see us.
@@ -152,6 +158,7 @@ impl Task {
         }
         let (asked, kept) = if serves { (ASKED.1, KEPT) } else { (ASKED.0, 0) };
         let policy = Policy { asked, kept, every: settings.every };
+        let content = settings.view.is_content();
         let mut exchange = Exchange::new(settings.view, own);
         exchange.set_registry(now.unix(), registry);
         let views = watch::Sender::new(Arc::new(exchange.view().clone()));
@@ -183,6 +190,9 @@ impl Task {
             last_exchange: None,
             left: 0,
             sight: Sight::default(),
+            patience: Patience::new(local),
+            few: false,
+            content,
         })
     }
 
@@ -247,8 +257,16 @@ impl Task {
     }
 
     fn show(&mut self) {
-        if self.exchange.changed() {
-            self.views.send_replace(Arc::new(self.exchange.view().clone()));
+        let changed = self.exchange.changed();
+        if changed {
+            self.few = self.exchange.view().share().is_some_and(Share::is_few);
+            self.peers.note_few(self.few);
+        }
+        let content = self.patience.ends((self.now)().instant, self.few) || self.content;
+        if changed || self.views.borrow().is_content() != content {
+            let mut view = self.exchange.view().clone();
+            view.set_content(content);
+            self.views.send_replace(Arc::new(view));
         }
     }
 
@@ -375,7 +393,7 @@ impl Task {
             Command::Request(to) => drop(to.send(self.exchange.probe())),
             Command::Take { from, answer, to } => {
                 let report = self.exchange.handle_response(now, from, &answer).ok();
-                if report.as_ref().is_some_and(|report| !report.hides()) {
+                if report.as_ref().is_some_and(Report::satisfies) {
                     self.count(now);
                     self.peers.rest(now.instant);
                 }
@@ -410,7 +428,12 @@ impl Task {
                 return self.leave(now, peer, "it hides relays");
             }
         } else {
-            self.peers.answered(&peer);
+            self.peers.answered(&peer, report.satisfies());
+            if self.peers.is_bootstrap(&peer)
+                && let Some(ip) = self.peers.ip(&peer)
+            {
+                self.patience.heard(Subnet::of(ip));
+            }
         }
         if self.serves && !report.lacking.is_empty() {
             let push = self.exchange.push(&report.lacking);

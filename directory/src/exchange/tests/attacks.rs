@@ -259,6 +259,38 @@ fn a_peer_that_hides_half_of_the_relays_is_noticed() {
     assert!(report.unwrap().hides());
 }
 
+// directory.exchange.6
+#[test]
+fn a_peer_that_repeats_what_it_is_asked_satisfies_nobody_who_knows_little() {
+    let (count, now) = (100, start());
+    let repeat = |asker: &mut Exchange, request: Vec<u8>| {
+        let (_, request) = Request::read(&request).unwrap();
+        let (Request::State(digest) | Request::Set(Summary { digest, .. })) = request else {
+            panic!("a push")
+        };
+        let count = asker.view().iter().len().try_into().unwrap();
+        let answer = Answer::State(State { digest, count, seq: 100 });
+        asker.handle_response(now, peer(1), &answer.write().unwrap()).unwrap()
+    };
+    // What a first liar has shown, a second one says to be all.
+    let mut shown = node(count, (0..5).map(relay));
+    for request in [shown.probe(), shown.request()] {
+        let report = repeat(&mut shown, request);
+        assert!(report.same && report.few && !report.hides() && !report.satisfies(), "{report:?}");
+    }
+    // So does one that knows all, and finds out from the question what the asker has.
+    let mut clever = node(count, (0..5).map(relay));
+    let request = shown.request();
+    let report = ask(now, &mut shown, request, &mut clever).remove(0);
+    assert!(report.same && !report.satisfies(), "{report:?}");
+    let mut honest = node(count, (0..count).map(relay));
+    let request = shown.request();
+    let report = ask(now, &mut shown, request, &mut honest).remove(0);
+    assert!(report.taken == 95 && report.satisfies());
+    let request = shown.request();
+    assert!(repeat(&mut shown, request).satisfies(), "the registry bears it out");
+}
+
 #[test]
 fn a_free_network_has_no_registry_and_takes_what_is_signed() {
     let network = chain().open_network();
