@@ -159,12 +159,13 @@ impl Paths {
         let parts = self.parts(now, None);
         let usable = parts.roster.all().len();
         let hops = parts.wishes.hops;
-        if usable < hops {
-            return Err(NoPath::TooFewRelays { known: parts.roster.known(), usable, hops });
-        }
         let (view, unix) = (parts.view, now.unix());
+        let or_few = |why| view.gap().map_or(why, NoPath::FewKnown);
+        if usable < hops {
+            return Err(or_few(NoPath::TooFewRelays { known: parts.roster.known(), usable, hops }));
+        }
         parts.guards.note_hidden(now.instant, |id| is_hidden(view, id, unix));
-        let fit = parts.entries()?;
+        let fit = parts.entries().map_err(or_few)?;
         parts.guards.expire(unix);
         let ids: Vec<_> = parts.guards.iter().map(|guard| guard.id).collect();
         let Parts { rng, roster, wishes, quality, guards, .. } = parts;
@@ -179,8 +180,9 @@ impl Paths {
         if let Some(entry) = guards.choose(now.instant, |id| old.contains(id)) {
             return Ok(entry);
         }
-        let hidden = guards.hidden(now.instant);
+        let (hidden, few) = (guards.hidden(now.instant), view.gap());
         if hidden.is_none()
+            && few.is_none()
             && let Some(entry) = new_guard(&mut search, &fit, &old)
         {
             guards.add(unix, entry, search.rng);
@@ -191,6 +193,10 @@ impl Paths {
         }
         if let Some(hidden) = hidden {
             return Err(NoPath::GuardsHidden(hidden));
+        }
+        // path.guard.9
+        if let Some(few) = few {
+            return Err(NoPath::FewKnown(few));
         }
         // Nobody leads on: of the first it can be said why.
         let Some((entry, class)) = fit.first() else {

@@ -1,5 +1,6 @@
 //! Why there is no path, and what to do.
 
+use directory::view::Share;
 use payments::amount::Rate;
 
 use super::market::per_gib;
@@ -50,6 +51,14 @@ pub enum NoPath {
     /// Guards are registered and not known, and no new one may be drawn yet.
     #[error("{}", hidden(*_0))]
     GuardsHidden(Hidden),
+    /// So few of the registered relays are known that no new guard is drawn among them.
+    #[error(
+        "only {} of {} registered relays are known, and no new entry is chosen among so few, since somebody may be keeping the others from \
+         this computer: more are asked for, and in some minutes it may go on with these; if it does not, add other addresses to \
+         `bootstrap` in the network file, or, if you know that the others do not run, set few_relays = true in [paths]",
+        _0.known, _0.of
+    )]
+    FewKnown(Share),
     /// The maximum price is too low.
     #[error(
         "a path of {hops} hops{} costs at least {} wei per GiB, and the maximum price of {} wei per GiB rules out {ruled_out} of the relays that may be its entry: raise the maximum price, or lower the number of hops",

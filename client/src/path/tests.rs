@@ -8,6 +8,7 @@ use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor};
 use directory::exit_summary::ExitSummary;
 use directory::payment::Payment;
 use directory::registry::Registry;
+use directory::view::Share;
 use payments::Address;
 use payments::amount::Tier;
 use rand_core::SeedableRng as _;
@@ -231,6 +232,38 @@ fn guards_that_fail_or_give_up_their_registration_are_replaced_at_once() {
     without(&mut paths);
     assert!(matches!(paths.entry(now), Err(NoPath::GuardsHidden(_))));
     assert!(!gone.contains(&paths.entry(later).unwrap()));
+}
+
+// path.guard.9
+#[test]
+fn no_guard_is_drawn_among_the_few_that_somebody_shows() {
+    let (now, whole) = (start(), paid(60, 20, 1, |n| (n, 10, 20)));
+    let all: Vec<_> = whole.iter().map(|relay| relay.id).collect();
+    let shown = |count: usize| all.iter().skip(count).copied().collect::<BTreeSet<_>>();
+    let mut fresh = paths(2, &registered(&whole, |_| true, &shown(35)));
+    let error = fresh.entry(now).unwrap_err();
+    assert_eq!(error, NoPath::FewKnown(Share { known: 35, of: 60 }));
+    assert!(error.to_string().starts_with("only 35 of 60 registered relays are known"), "{error}");
+    assert_eq!(fresh.guards().iter().len(), 0);
+    fresh.set_view(registered(&whole, |_| true, &shown(1)));
+    assert!(
+        matches!(fresh.entry(now), Err(NoPath::FewKnown(_))),
+        "also where there are not enough for a path"
+    );
+    // Who has a guard already goes on with it, and draws no other one in its place.
+    fresh.set_view(registered(&whole, |_| true, &shown(36)));
+    let entry = fresh.entry(now).unwrap();
+    fresh.guards_mut().worked(now.unix(), &entry);
+    let few = |id: &RelayId| *id != entry && shown(20).contains(id);
+    let hidden: BTreeSet<_> = all.iter().filter(|id| few(id)).copied().collect();
+    fresh.set_view(registered(&whole, |_| true, &hidden));
+    assert_eq!(fresh.entry(now), Ok(entry));
+    fresh.guards_mut().failed(now.instant, &entry);
+    assert_eq!((fresh.entry(now), fresh.guards().iter().len()), (Ok(entry), 1));
+    // Where it is known that there are no more, these few are used.
+    let mut view = registered(&whole, |_| true, &shown(10));
+    view.set_content(true);
+    assert!(paths(2, &view).entry(now).is_ok());
 }
 
 // path.guard.5

@@ -204,6 +204,7 @@ const fn name(no_path: &NoPath) -> &'static str {
         NoPath::Wishes { .. } => "other wishes",
         NoPath::TooAlike { .. } => "too alike",
         NoPath::GuardsHidden(_) => "hidden guards",
+        NoPath::FewKnown(_) => "few relays",
     }
 }
 
