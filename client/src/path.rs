@@ -15,7 +15,7 @@ use payments::class::Class;
 
 use self::roster::{Candidate, Roster};
 use self::search::Search;
-use crate::guards::Guards;
+use crate::guards::{Guards, Standing};
 use crate::quality::Quality;
 use crate::wishes::{Location, Place, Wishes};
 
@@ -164,7 +164,7 @@ impl Paths {
         if usable < hops {
             return Err(or_few(NoPath::TooFewRelays { known: parts.roster.known(), usable, hops }));
         }
-        parts.guards.note_hidden(now.instant, |id| is_hidden(view, id, unix));
+        parts.guards.note(now.instant, |id| standing(view, id, unix));
         let fit = parts.entries().map_err(or_few)?;
         parts.guards.expire(unix);
         let ids: Vec<_> = parts.guards.iter().map(|guard| guard.id).collect();
@@ -176,14 +176,14 @@ impl Paths {
                 search.path(entry).is_some()
             })
         };
-        let old: Vec<_> = ids.into_iter().filter(|id| leads_on(id)).collect();
+        let old: Vec<_> = ids.iter().copied().filter(|id| leads_on(id)).collect();
         if let Some(entry) = guards.choose(now.instant, |id| old.contains(id)) {
             return Ok(entry);
         }
-        let (hidden, few) = (guards.hidden(now.instant), view.gap());
-        if hidden.is_none()
+        let (lost, few) = (guards.lost(now.instant), view.gap());
+        if lost.is_none()
             && few.is_none()
-            && let Some(entry) = new_guard(&mut search, &fit, &old)
+            && let Some(entry) = new_guard(&mut search, &fit, &ids)
         {
             guards.add(unix, entry, search.rng);
             return Ok(entry);
@@ -191,8 +191,8 @@ impl Paths {
         if let Some(entry) = guards.longest_rested(|id| old.contains(id)) {
             return Ok(entry);
         }
-        if let Some(hidden) = hidden {
-            return Err(NoPath::GuardsHidden(hidden));
+        if let Some(lost) = lost {
+            return Err(NoPath::GuardsLost(lost));
         }
         // path.guard.9
         if let Some(few) = few {
@@ -270,14 +270,18 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Whether the registry has a relay of which no descriptor that can be used is known: somebody may be keeping it from us.
+/// What is known of a relay. Where the registry has it and no descriptor that can be used is known, somebody may be keeping it from
+/// us; a relay that is not in a signed list any more has gone.
 // path.guard.8
-fn is_hidden(view: &View, id: &RelayId, unix: u64) -> bool {
-    let lacks = matches!(
-        view.usable(id, unix),
-        Err(Unfit::Missing | Unfit::Expired { .. } | Unfit::NoOnionKey { .. })
-    );
-    lacks && view.registry().is_some_and(|registry| registry.contains(id))
+fn standing(view: &View, id: &RelayId, unix: u64) -> Standing {
+    match view.usable(id, unix) {
+        Err(Unfit::Unregistered | Unfit::BondTooLow { .. }) => Standing::Gone,
+        Err(Unfit::Missing | Unfit::Expired { .. } | Unfit::NoOnionKey { .. }) if view.is_bonded(id) => {
+            Standing::Hidden
+        }
+        Err(Unfit::Missing) => Standing::Gone,
+        _ => Standing::Known,
+    }
 }
 
 /// A new guard: with other owners and subnets than the others, and no exit where paths have several relays, since exits

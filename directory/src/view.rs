@@ -208,6 +208,15 @@ impl View {
         Some(Share { known, of })
     }
 
+    /// Whether a registry has a relay with a bond that suffices.
+    pub fn is_bonded(&self, id: &RelayId) -> bool {
+        let least = self.chain.as_ref().map_or(Wei::ZERO, |chain| chain.minimum_bond);
+        self.registry.as_ref().is_some_and(|registry| {
+            let bond = |owner| registry.get(id, &owner).map(|entry| entry.bond);
+            registry.owners_of(id).filter_map(bond).any(|bond| bond >= least)
+        })
+    }
+
     /// How few relays are known, where no choice that is to last should be made among them.
     // path.guard.9
     pub fn gap(&self) -> Option<Share> {

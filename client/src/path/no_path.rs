@@ -4,7 +4,7 @@ use directory::view::Share;
 use payments::amount::Rate;
 
 use super::market::per_gib;
-use crate::guards::Hidden;
+use crate::guards::Lost;
 use crate::wishes::{Place, RuledOut};
 
 /// Why there is no path; says what is missing.
@@ -48,9 +48,9 @@ pub enum NoPath {
         /// The owners that a price class needs; 0 on a free network.
         needed: usize,
     },
-    /// Guards are registered and not known, and no new one may be drawn yet.
-    #[error("{}", hidden(*_0))]
-    GuardsHidden(Hidden),
+    /// Guards are lost, and no new one may be drawn yet.
+    #[error("{}", lost(*_0))]
+    GuardsLost(Lost),
     /// So few of the registered relays are known that no new guard is drawn among them.
     #[error(
         "only {} of {} registered relays are known, and no new entry is chosen among so few, since somebody may be keeping the others from \
@@ -185,17 +185,17 @@ fn too_alike(
     )
 }
 
-fn hidden(Hidden { guards, waits }: Hidden) -> String {
+fn lost(Lost { hidden, given_up, waits }: Lost) -> String {
     if waits {
         return format!(
-            "of {guards} guards of this client, which are registered, it is not known how they are reached: they are waited for a \
+            "of {hidden} guards of this client, which are registered, it is not known how they are reached: they are waited for a \
              minute before another one is drawn"
         );
     }
     format!(
-        "{guards} guards of this client are registered, and no peer tells how they are reached: somebody may be hiding them, so \
-         that others are drawn; use another network or other bootstrap addresses, or remove the file `guards` in the folder of \
-         the setting `state`: then new ones are drawn"
+        "{hidden} guards of this client are registered, and no peer tells how they are reached, and {given_up} others were given up \
+         after many failures: somebody may be hiding or blocking them, so that others are drawn; use another network or other \
+         bootstrap addresses, or remove the file `guards` in the folder of the setting `state`: then new ones are drawn"
     )
 }
 

@@ -186,7 +186,7 @@ fn who_hides_guards_one_after_the_other_has_few_drawn() {
                 seen.insert(entry);
                 hidden.insert(entry);
                 paths.set_view(registered(&whole, |_| true, &hidden));
-                assert!(matches!(paths.entry(now), Err(NoPath::GuardsHidden(_))), "it is waited for");
+                assert!(matches!(paths.entry(now), Err(NoPath::GuardsLost(_))), "it is waited for");
             }
             Err(error) => refused = Some(error),
         }
@@ -195,7 +195,7 @@ fn who_hides_guards_one_after_the_other_has_few_drawn() {
     }
     let error = refused.unwrap();
     assert_eq!(seen.len(), 5, "however long he goes on");
-    assert!(error.to_string().contains("somebody may be hiding them"), "{error}");
+    assert!(error.to_string().contains("somebody may be hiding or blocking them"), "{error}");
     // Also by the client that starts again.
     let kept = Guards::decode(&paths.guards().encode(NETWORK), NETWORK).unwrap().unwrap();
     let mut again = self::paths(3, paths.view()).with_guards(kept);
@@ -230,8 +230,44 @@ fn guards_that_fail_or_give_up_their_registration_are_replaced_at_once() {
         paths.set_view(registered(&whole, |id| !gone.contains(id), &hidden));
     };
     without(&mut paths);
-    assert!(matches!(paths.entry(now), Err(NoPath::GuardsHidden(_))));
+    assert!(matches!(paths.entry(now), Err(NoPath::GuardsLost(_))));
     assert!(!gone.contains(&paths.entry(later).unwrap()));
+}
+
+// path.guard.3 path.guard.8
+#[test]
+fn who_blocks_guards_one_after_the_other_has_few_drawn_and_old_ones_are_tried_again() {
+    let view = paid(60, 20, 1, |n| (n, 10, 20));
+    let mut now = start();
+    let mut paths = paths(2, &view);
+    let mut seen = BTreeSet::new();
+    for round in 0..24_000 {
+        let entry = paths.entry(now).unwrap();
+        seen.insert(entry);
+        // All but the first are let through, so that its failures count until it is given up.
+        let blocked = paths.guards().iter().find(|guard| guard.strikes < 12).map(|guard| guard.id);
+        if blocked == Some(entry) {
+            paths.guards_mut().failed(now.instant, &entry);
+        } else {
+            paths.guards_mut().worked(now.unix(), &entry);
+        }
+        now.instant += Duration::from_secs(30);
+        if round % 6_000 == 5_999 {
+            let kept = Guards::decode(&paths.guards().encode(NETWORK), NETWORK).unwrap().unwrap();
+            paths = self::paths(round, &view).with_guards(kept);
+        }
+    }
+    assert!((5..=7).contains(&seen.len()), "{}", seen.len());
+    // Where none answers those that there are go on being tried.
+    let mut again = BTreeSet::new();
+    for _ in 0..200 {
+        let entry = paths.entry(now).unwrap();
+        again.insert(entry);
+        paths.guards_mut().failed(now.instant, &entry);
+        now.instant += Duration::from_secs(1);
+    }
+    seen.extend(&again);
+    assert!(seen.len() <= 7 && again.len() > 1, "{seen:?} {again:?}");
 }
 
 // path.guard.9
