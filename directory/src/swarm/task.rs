@@ -115,22 +115,26 @@ pub(super) struct Task {
 struct Sight {
     inbound: u64,
     last_inbound: u64,
-    /// At which addresses the last peers see us.
-    told: VecDeque<IpAddr>,
+    /// At which addresses the last peers see us; one of each subnet.
+    told: VecDeque<(Subnet, IpAddr)>,
 }
 
 impl Sight {
-    fn told_by(&mut self, address: &Multiaddr) {
+    /// Takes a peer's word in the place of the one that its subnet gave before: who speaks often has no more weight.
+    fn told_by(&mut self, from: Subnet, address: &Multiaddr) {
+        let Some(ip) = ip_of(address) else { return };
+        self.told.retain(|(subnet, _)| *subnet != from);
         if self.told.len() >= TOLD {
             self.told.pop_front();
         }
-        self.told.extend(ip_of(address));
+        self.told.push_back((from, ip));
     }
 
     /// What more than half of them say: one that lies is not believed.
     fn address(&self) -> Option<IpAddr> {
-        let says = |ip: &IpAddr| self.told.iter().filter(|other| *other == ip).count();
-        self.told.iter().copied().find(|ip| says(ip) * 2 > self.told.len())
+        let all = || self.told.iter().map(|(_, ip)| *ip);
+        let says = |ip: IpAddr| all().filter(|other| *other == ip).count();
+        all().find(|ip| says(*ip) * 2 > self.told.len())
     }
 }
 
@@ -481,8 +485,14 @@ impl Task {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.gossip(now, event),
             SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.exchange(now, event),
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { info, .. })) => {
-                self.sight.told_by(&info.observed_addr);
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => {
+                if let Some(ip) = self.peers.ip(&peer_id) {
+                    self.sight.told_by(Subnet::of(ip), &info.observed_addr);
+                }
             }
             _ => {}
         }
@@ -610,4 +620,36 @@ fn gossip_addresses(relay: &SignedDescriptor) -> Vec<Multiaddr> {
     let port = Some(relay.gossip_port).filter(|port| *port != 0);
     let at = |port| relay.addresses.iter().map(move |address| multiaddr(SocketAddr::new(address.ip(), port)));
     port.into_iter().flat_map(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_tells_often_where_it_sees_us_has_one_vote_and_so_has_its_subnet() {
+        let mut sight = Sight::default();
+        let mut tell = |from: [u8; 4], ip: [u8; 4]| {
+            sight.told_by(Subnet::of(from.into()), &multiaddr((ip, 7).into()));
+            sight.address()
+        };
+        let (true_one, lie): ([u8; 4], [u8; 4]) = ([93, 1, 1, 1], [93, 9, 9, 9]);
+        for n in 0..3 {
+            assert_eq!(tell([94, n, 1, 1], true_one), Some(true_one.into()));
+        }
+        for n in 0..200 {
+            assert_eq!(tell([95, 1, n, 1], lie), Some(true_one.into()), "many of one subnet");
+        }
+        assert_eq!(tell([95, 2, 1, 1], lie), Some(true_one.into()));
+        assert_eq!(tell([95, 3, 1, 1], lie), None, "half of them are not enough");
+        assert_eq!(
+            tell([95, 1, 1, 1], true_one),
+            Some(true_one.into()),
+            "who changes its mind has no second vote"
+        );
+        for n in 0..=255 {
+            tell([96, n, 1, 1], lie);
+        }
+        assert_eq!(sight.told.len(), TOLD);
+    }
 }
