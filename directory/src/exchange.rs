@@ -285,7 +285,7 @@ impl Exchange {
             }
         };
         let answer = answer.write().map_err(|_| Denied::TooMany)?;
-        self.peers.answered(now.instant, answer.len());
+        self.peers.answered(now.instant, peer, answer.len());
         Ok(answer)
     }
 

@@ -371,6 +371,49 @@ async fn many_peers_of_one_subnet_leave_places_for_others() {
         .await;
 }
 
+// directory.swarm.3
+#[tokio::test]
+async fn one_of_the_fullest_subnet_gives_way_to_another_subnets_first() {
+    let Ok(far) = TcpListener::bind("[::1]:0").and_then(|free| free.local_addr()) else {
+        // No IPv6 here, and so no second subnet.
+        return;
+    };
+    let lab = Lab { limits: Limits { strangers: 3, ..Limits::default() }, ..Lab::new(2) };
+    LocalSet::new()
+        .run_until(async {
+            let near = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let handle = start(lab.settings(1, vec![near, far], &[])).unwrap();
+            let (told, mut tells) = mpsc::channel(16);
+            let come = |seed: u8, to| {
+                let (told, mut one) = (told.clone(), raw(seed));
+                one.dial(dial(to)).unwrap();
+                tokio::task::spawn_local(async move {
+                    loop {
+                        match one.select_next_some().await {
+                            SwarmEvent::ConnectionEstablished { .. } => {
+                                told.send((seed, true)).await.unwrap()
+                            }
+                            SwarmEvent::ConnectionClosed { .. } => told.send((seed, false)).await.unwrap(),
+                            _ => {}
+                        }
+                    }
+                });
+            };
+            for seed in 90..93 {
+                come(seed, near);
+                assert_eq!(timeout(PATIENCE, tells.recv()).await.unwrap(), Some((seed, true)));
+            }
+            until("all have places", || handle.status().peers == 3).await;
+            come(93, far);
+            let mut next = async || timeout(PATIENCE, tells.recv()).await.unwrap().unwrap();
+            let mut both = [next().await, next().await];
+            both.sort_unstable();
+            assert!(matches!(both, [(90..=92, false), (93, true)]), "{both:?}");
+            until("one gave way", || handle.status().peers == 3).await;
+        })
+        .await;
+}
+
 /// What is said first to a connection from this address; nothing if it is ended instead.
 async fn greeting(at: SocketAddr, from: [u8; 4]) -> Option<u8> {
     let socket = TcpSocket::new_v4().unwrap();

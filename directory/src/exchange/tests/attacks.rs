@@ -189,6 +189,36 @@ fn who_asks_without_end_is_not_answered_and_neighbours_of_other_subnets_are() {
     assert_eq!(busy.handle_request(later, peer(1), &request), Err(Denied::TooMany));
 }
 
+// directory.gossip.3
+#[test]
+fn six_subnets_that_take_all_the_answers_they_get_leave_answers_for_others() {
+    let (now, count) = (start(), 2_000);
+    let mut busy = node(count, (0..count).map(relay));
+    let request = node(count, []).request();
+    // Many peers of many prefixes, in six subnets: a whole set costs each of them little.
+    let mut taken = [0; 6];
+    for n in 0..12_000_u32 {
+        let subnet = n as usize % 6;
+        let from = peer_at(n, [93, subnet.try_into().unwrap(), (n / 6 % 250).try_into().unwrap(), 1]);
+        if let Ok(answer) = busy.handle_request(now, from, &request) {
+            taken[subnet] += answer.len();
+        }
+    }
+    let (least, most) = (8 << 20, 9 << 20);
+    assert!(taken.iter().all(|taken| (least..=most).contains(taken)), "{taken:?}");
+    assert!(busy.handle_request(now, peer_at(1, [93, 6, 1, 1]), &request).is_ok());
+    assert!(busy.handle_request(now, PeerKey::through_circuit(7), &request).is_ok());
+    // Nor do circuits take more than half.
+    let later = after(now, Duration::from_mins(1));
+    let answers = (0..1_000)
+        .filter_map(|n| busy.handle_request(later, PeerKey::through_circuit(n), &request).ok())
+        .map(|answer| answer.len())
+        .sum::<usize>();
+    assert!((32 << 20..=33 << 20).contains(&answers), "{answers}");
+    let asked = |busy: &mut Exchange, ip| busy.handle_request(later, peer_at(1, ip), &request).is_ok();
+    assert!(asked(&mut busy, [93, 7, 1, 1]) && asked(&mut busy, [93, 8, 1, 1]));
+}
+
 // directory.gossip.1 directory.gossip.3
 #[test]
 fn a_flood_of_100_000_descriptors_is_bounded_in_memory_and_work() {
