@@ -86,7 +86,7 @@ pub(crate) struct Status {
     pub(crate) inbound: u64,
     /// When the last one came, in unix seconds; 0 for never.
     pub(crate) last_inbound: u64,
-    /// Whether a client that has no entry waits until more relays are known.
+    /// Whether so few relays are known that a client without an entry waits until there are more.
     #[serde(default)]
     pub(crate) waits: bool,
     /// At which address most peers see this computer.
@@ -186,7 +186,7 @@ impl Open {
         let (registry, swarm) = (self.watch.status.borrow().clone(), self.swarm.status());
         let Count { known, usable, missing, .. } = self.count();
         let view = self.swarm.views();
-        let (share, waits) = (view.borrow().share(), view.borrow().gap().is_some());
+        let (share, content) = (view.borrow().share(), view.borrow().is_content());
         Status {
             block: registry.block,
             reading: registry.reading,
@@ -201,7 +201,7 @@ impl Open {
             left: swarm.left,
             inbound: swarm.inbound,
             last_inbound: swarm.last_inbound,
-            waits,
+            waits: share.is_some_and(Share::is_few) && !content,
             seen_at: swarm.seen_at,
             trouble: registry.trouble.or(swarm.trouble).or_else(|| self.too_few(share?)),
         }

@@ -224,7 +224,7 @@ fn inbound_text(s: &open::Status) -> String {
 }
 
 fn known_text(s: &open::Status) -> String {
-    let waits = if s.waits { ": too few to choose an entry among, more are asked for" } else { "" };
+    let waits = if s.waits { ": too few to choose entries among, more are asked for" } else { "" };
     format!("{}, {} usable, {} missing{waits}", s.known, s.usable, s.missing)
 }
 

@@ -275,11 +275,10 @@ impl<'a> Parts<'a> {
 // path.guard.8
 fn standing(view: &View, id: &RelayId, unix: u64) -> Standing {
     match view.usable(id, unix) {
-        Err(Unfit::Unregistered | Unfit::BondTooLow { .. }) => Standing::Gone,
         Err(Unfit::Missing | Unfit::Expired { .. } | Unfit::NoOnionKey { .. }) if view.is_bonded(id) => {
             Standing::Hidden
         }
-        Err(Unfit::Missing) => Standing::Gone,
+        Err(Unfit::Missing | Unfit::Unregistered | Unfit::BondTooLow { .. }) => Standing::Gone,
         _ => Standing::Known,
     }
 }

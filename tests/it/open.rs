@@ -190,6 +190,22 @@ impl Open {
         client
     }
 
+    /// All relays but the last start. A client, begun when few ran, chooses no entry among those, and is ready when there are more.
+    // path.guard.9
+    fn form(&mut self, host: usize, wishes: &[&str]) -> Client {
+        for number in 1..=FEW {
+            self.start_relay(number);
+        }
+        self.converge(FEW);
+        let client = self.begin_client(host, wishes);
+        client.logs("no new entry is chosen among so few");
+        for number in FEW + 1..RELAYS {
+            self.start_relay(number);
+        }
+        self.converge(RELAYS - 1);
+        Self::ready_client(host, client)
+    }
+
     fn begin_client(&self, host: usize, wishes: &[&str]) -> Process {
         let config = self.file(&format!("client{host}/client.toml"));
         let arguments = ["up", "--config", config.to_str().unwrap(), "--output", "json"];
@@ -367,21 +383,9 @@ fn an_open_network_forms_heals_and_lives_on() {
     let ground = &net.ground;
     let at = SocketAddr::from((ground.lab.host(SITE).address, 0));
     let site = ground.lab.host(SITE).within(|| Target::open_at(at));
-    // A new client chooses no entry among the few that it is shown.
-    // path.guard.9
-    for number in 1..=FEW {
-        net.start_relay(number);
-    }
-    net.converge(FEW);
-    let client = net.begin_client(CLIENTS[0], &["--exit", "de,ch"]);
-    client.logs("no new entry is chosen among so few");
-    for number in FEW + 1..RELAYS {
-        net.start_relay(number);
-    }
-    net.converge(RELAYS - 1);
 
-    // It finds everything by itself, and takes paths as it wishes.
-    let client = Open::ready_client(CLIENTS[0], client);
+    // A client finds everything by itself, and takes paths as it wishes.
+    let client = net.form(CLIENTS[0], &["--exit", "de,ch"]);
     let (path, took) = net.download(&client, &site, "first");
     println!("first byte after {took:?}, through {path:?}");
     assert_eq!(path.iter().collect::<BTreeSet<_>>().len(), 3, "three relays: {path:?}");

@@ -389,13 +389,12 @@ async fn one_of_the_fullest_subnet_gives_way_to_another_subnets_first() {
                 one.dial(dial(to)).unwrap();
                 tokio::task::spawn_local(async move {
                     loop {
-                        match one.select_next_some().await {
-                            SwarmEvent::ConnectionEstablished { .. } => {
-                                told.send((seed, true)).await.unwrap()
-                            }
-                            SwarmEvent::ConnectionClosed { .. } => told.send((seed, false)).await.unwrap(),
-                            _ => {}
-                        }
+                        let stands = match one.select_next_some().await {
+                            SwarmEvent::ConnectionEstablished { .. } => true,
+                            SwarmEvent::ConnectionClosed { .. } => false,
+                            _ => continue,
+                        };
+                        told.send((seed, stands)).await.unwrap();
                     }
                 });
             };

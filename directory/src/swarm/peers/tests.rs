@@ -276,7 +276,7 @@ fn who_says_nothing_new_where_little_is_known_is_no_answer() {
 fn where_few_relays_are_known_the_bootstrap_addresses_are_asked_first() {
     let mut world = World::new(POLICY, 2, 1..=9);
     world.peers.note_few(true);
-    let named = [0, 1].map(|index| stranger(index));
+    let named = [0, 1].map(stranger);
     let asked = world.run();
     assert!(asked.len() == 3 && named.iter().all(|id| asked.contains(id)), "{asked:?}");
     assert!(named.iter().all(|id| world.peers.is_bootstrap(id)) && !world.peers.is_bootstrap(&peer(1)));
