@@ -22,8 +22,8 @@ const RELAYS: usize = 12;
 const CHAIN: usize = 13;
 const SITE: usize = 14;
 const CLIENTS: [usize; 2] = [15, 16];
-/// Two relays of one /16, which no path has both.
-const NEIGHBOURS: [usize; 2] = [10, 11];
+/// Two relays of one /16, which no path has both; exits, so that a client enters by neither while others can be reached.
+const NEIGHBOURS: [usize; 2] = [9, 12];
 /// So many relays run when the first client starts: too few to choose an entry among.
 const FEW: usize = 6;
 const LINKS: u16 = 7000;
