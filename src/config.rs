@@ -141,6 +141,8 @@ entry = []
 exclude = []
 # No two relays of a path in one country.
 distinct_countries = false
+# Choose entries although most of the registered relays are unknown: only if you know that the others do not run.
+few_relays = false
 # The most that a GiB may cost, the whole path, on a paid network; by default any price.
 max_price = "0.5 ether/GiB"
 # Files that say where addresses are (IPv4, IPv6), with or without autonomous systems; by default a table inside chive, without.
@@ -221,6 +223,8 @@ pub(crate) struct ClientConfig {
     pub(crate) wishes: Wishes,
     /// The tables of addresses, if the file names them: IPv4, IPv6.
     pub(crate) geoip: Option<[PathBuf; 2]>,
+    /// Whether few relays are taken for all that there are.
+    pub(crate) few_relays: bool,
     /// Circuits kept ready.
     pub(crate) prebuilt: usize,
     /// The local UDP address, if the file names one.
@@ -357,7 +361,7 @@ impl ClientConfig {
             "network", "signer", "socks", "hops", "prebuilt", "udp", "control", "state", "paths", "wallet",
         ])?;
         let socks = root.parsed("socks", "\"127.0.0.1:9050\"")?;
-        let (wishes, geoip) = paths(&mut root, &source)?;
+        let (wishes, geoip, few_relays) = paths(&mut root, &source)?;
         Ok(Self {
             network: Network::read(&root)?,
             socks: root.require(
@@ -367,6 +371,7 @@ impl ClientConfig {
             )?,
             wishes,
             geoip,
+            few_relays,
             prebuilt: root.number("prebuilt", "2", 1..MAX_PREBUILT + 1)?.unwrap_or(DEFAULT_PREBUILT),
             udp: root.parsed("udp", "\"0.0.0.0:0\"")?,
             control: root.path("control", CONTROL)?,
@@ -381,12 +386,12 @@ pub(crate) fn is_relay(path: &Path) -> bool {
     Source::read(path).is_ok_and(|source| source.has("listen"))
 }
 
-/// What a client's file wants of every path, and the tables of addresses that it names.
-fn paths(root: &mut Section<'_>, source: &Source) -> anyhow::Result<(Wishes, Option<[PathBuf; 2]>)> {
+/// What a client's file wants of every path, the tables of addresses that it names, and whether few relays do.
+fn paths(root: &mut Section<'_>, source: &Source) -> anyhow::Result<(Wishes, Option<[PathBuf; 2]>, bool)> {
     let hops = root.number("hops", "3", 1..MAX_HOPS + 1)?.unwrap_or(DEFAULT_HOPS);
     let mut wishes = Wishes::hops(hops);
-    let keys = &["exit", "entry", "exclude", "distinct_countries", "max_price", "geoip"];
-    let Some(section) = root.section("paths", keys)? else { return Ok((wishes, None)) };
+    let keys = &["exit", "entry", "exclude", "distinct_countries", "few_relays", "max_price", "geoip"];
+    let Some(section) = root.section("paths", keys)? else { return Ok((wishes, None, false)) };
     let countries = |key| {
         section.list(key, "[\"nl\", \"de\"]", |list| {
             list.iter().map(|text| wishes::country(text)).collect::<Result<_, _>>()
@@ -408,7 +413,7 @@ fn paths(root: &mut Section<'_>, source: &Source) -> anyhow::Result<(Wishes, Opt
             .map(|files| files.map(|file| source.resolve(&file)))
             .map_err(|_| "two files are wanted: one for IPv4, one for IPv6")
     })?;
-    Ok((wishes, geoip))
+    Ok((wishes, geoip, section.flag("few_relays")?))
 }
 
 /// The network and the wallet that a file names, be it a relay's or a client's.

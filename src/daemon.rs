@@ -324,7 +324,8 @@ async fn follow_price(relay: &router::driver::Handle, facts: &watch::Sender<Fact
 pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
     let config = ClientConfig::read(&wanted.config)?;
     descriptors::raise(Need::Client);
-    let Members { view, bootstrap } = network::members(&config.network)?;
+    let Members { mut view, bootstrap } = network::members(&config.network)?;
+    view.set_content(config.few_relays);
     let wishes = wanted.wished.over(config.wishes);
     let hops = wishes.hops;
     let atlas = network::atlas(config.geoip.as_ref(), &wishes)?;

@@ -10,7 +10,7 @@ use client::wishes::Wishes;
 use directory::atlas::Atlas;
 use directory::chain_watch::{self, Watch};
 use directory::swarm;
-use directory::view::{Count, View};
+use directory::view::{Count, Share, View};
 use payments::Address;
 use payments::chain::Chain;
 use payments::session::Domain;
@@ -92,6 +92,9 @@ pub(crate) struct Status {
     /// When the last one said it, in unix seconds; 0 for never.
     #[serde(default)]
     pub(crate) last_called: u64,
+    /// Whether so few relays are known that a client without an entry waits until there are more.
+    #[serde(default)]
+    pub(crate) waits: bool,
     /// At which address most peers see this computer.
     pub(crate) seen_at: Option<IpAddr>,
     /// What is wrong, and what to do.
@@ -188,6 +191,8 @@ impl Open {
     pub(crate) fn status(&self) -> Status {
         let (registry, swarm) = (self.watch.status.borrow().clone(), self.swarm.status());
         let Count { known, usable, missing, .. } = self.count();
+        let view = self.swarm.views();
+        let (share, content) = (view.borrow().share(), view.borrow().is_content());
         Status {
             block: registry.block,
             reading: registry.reading,
@@ -204,18 +209,21 @@ impl Open {
             last_inbound: swarm.last_inbound,
             called: swarm.called,
             last_called: swarm.last_called,
+            waits: share.is_some_and(Share::is_few) && !content,
             seen_at: swarm.seen_at,
-            trouble: registry.trouble.or(swarm.trouble).or_else(|| self.too_few(registry.relays, known)),
+            trouble: registry.trouble.or(swarm.trouble).or_else(|| self.too_few(share?)),
         }
     }
 
     /// What is wrong when most relays stay unknown: they are gone, or kept from us by those we ask.
     // operate.view.3
-    fn too_few(&self, registered: usize, known: usize) -> Option<String> {
+    fn too_few(&self, share: Share) -> Option<String> {
         let settled = self.since.elapsed() >= SETTLE;
-        (settled && is_few(registered, known)).then(|| {
+        (settled && share.is_few()).then(|| {
+            let Share { known, of } = share;
             format!(
-                "only {known} of {registered} registered relays are known: either most do not run, or the peers that were asked hide them;                  add more addresses to `bootstrap` in the network file"
+                "only {known} of {of} registered relays are known: either most do not run, or the peers that were asked hide them; add more \
+                 addresses to `bootstrap` in the network file"
             )
         })
     }
@@ -258,6 +266,10 @@ impl Open {
         };
         // Relays that are registered and do not run are never known.
         let _ = timeout(SETTLE, settled).await;
+        // Of few relays it cannot be said what there is.
+        while self.swarm.views().borrow().gap().is_some() {
+            sleep(LOOK_EVERY).await;
+        }
         let view = Arc::clone(&self.swarm.views().borrow());
         if view.iter().len() == 0 {
             return Ok(());
@@ -295,11 +307,6 @@ impl Open {
     }
 }
 
-/// Whether those that are known are fewer than three in five.
-const fn is_few(registered: usize, known: usize) -> bool {
-    known.saturating_mul(5) < registered.saturating_mul(3)
-}
-
 impl Status {
     /// Why there can be no path yet: nobody is registered.
     pub(crate) fn nobody(&self, hops: usize) -> Option<String> {
@@ -330,21 +337,14 @@ impl Status {
                 "{registered} relays are registered; peers that know them are looked for{trouble}"
             );
         }
-        format!("{known} of {registered} relays are known, {missing} are missing{trouble}")
+        let waits = if self.waits { ": no entry is chosen among so few, more are asked for" } else { "" };
+        format!("{known} of {registered} relays are known, {missing} are missing{waits}{trouble}")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    // operate.view.3
-    #[test]
-    fn three_in_five_of_the_registered_relays_are_enough() {
-        for (registered, known, few) in [(0, 0, false), (5, 3, false), (5, 2, true), (10_000, 5_999, true)] {
-            assert_eq!(is_few(registered, known), few, "{known} of {registered}");
-        }
-    }
 
     #[test]
     fn a_network_without_relays_is_told_from_one_that_is_not_known_yet() {
@@ -361,6 +361,8 @@ mod tests {
         let status = Status { block: 9, registered: 5, missing: 5, ..Status::default() };
         assert!(status.waiting().contains("peers that know them are looked for"));
         let some = Status { known: 2, missing: 3, ..status };
+        let few = Status { waits: true, ..some.clone() }.waiting();
+        assert!(few.contains("missing: no entry is chosen among so few"), "{few}");
         let text = some.waiting();
         assert!(text.starts_with("2 of 5 relays are known, 3 are missing"), "{text}");
         for (peers, block) in [(0, 9), (3, 10)] {

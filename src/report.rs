@@ -223,11 +223,16 @@ fn inbound_text(s: &open::Status) -> String {
     format!("{} connections of others, the last {ago} ago", s.inbound)
 }
 
+fn known_text(s: &open::Status) -> String {
+    let waits = if s.waits { ": too few to choose entries among, more are asked for" } else { "" };
+    format!("{}, {} usable, {} missing{waits}", s.known, s.usable, s.missing)
+}
+
 fn directory_lines(s: &open::Status) -> Vec<(&'static str, String)> {
     let confirmed = if s.confirmed == 0 { "not in this run" } else { "by the chain" };
     vec![
         ("registered relays", format!("{} at block {}, confirmed {confirmed}", s.registered, s.block)),
-        ("known relays", format!("{}, {} usable, {} missing", s.known, s.usable, s.missing)),
+        ("known relays", known_text(s)),
         ("digest of what is known", s.digest.clone()),
         ("peers", format!("{}, {} left for what they sent or hid", s.peers, s.left)),
         ("trouble with the network", s.trouble.clone().unwrap_or_else(|| "none".to_owned())),

@@ -11,7 +11,7 @@ use wire::{Full, Malformed, Reader, Writer};
 /// The most relays that are guards at once, of those that can be used.
 // path.guard.1
 pub const MAX_GUARDS: usize = 3;
-/// The most that are remembered; among them those that have gone, and may come back.
+/// The most that are remembered; among them those that are given up or gone, and may come back.
 pub const MAX_REMEMBERED: usize = 20;
 /// The longest file of guards.
 pub const MAX_FILE: usize = HEADER + MAX_REMEMBERED * GUARD + CHECK;
@@ -20,7 +20,7 @@ const DAY: u64 = 24 * 3600;
 /// How long a relay is a guard: between these, so that clients do not change theirs together.
 const SHORTEST_LIFE: u64 = 90 * DAY;
 const LONGEST_LIFE: u64 = 120 * DAY;
-/// A guard that failed this often in a row, while others worked, is one no more.
+/// A guard that failed this often in a row, while others worked, is given up.
 const MAX_STRIKES: u8 = 12;
 /// How long a guard that failed rests at first, and at most.
 const SHORTEST_REST: Duration = Duration::from_mins(1);
@@ -34,8 +34,8 @@ const STEP: u32 = 20;
 
 /// How long a guard that is hidden is waited for before another one is drawn in its place.
 const WAIT: Duration = Duration::from_mins(1);
-/// While so many guards are hidden no other is drawn.
-const MAX_HIDDEN: usize = 5;
+/// While so many guards are lost, hidden or given up, no other is drawn.
+const MAX_LOST: usize = 5;
 
 const MAGIC: &[u8; 4] = b"CHVG";
 const FORMAT: u8 = 1;
@@ -66,13 +66,28 @@ pub struct Guard {
     rest_until: Option<Instant>,
     /// Since when it is hidden: registered, and not known as a relay that can be used.
     hidden: Option<Instant>,
+    /// Chain or list prove that it has gone by itself.
+    gone: bool,
+}
+
+/// What is known of a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// How it is reached.
+    Known,
+    /// That it is registered, and no more.
+    Hidden,
+    /// That it is no relay of the network any more.
+    Gone,
 }
 
 /// Why no new guard may be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hidden {
+pub struct Lost {
     /// How many guards are hidden.
-    pub guards: usize,
+    pub hidden: usize,
+    /// How many others are given up.
+    pub given_up: usize,
     /// Whether it is only a matter of a minute.
     pub waits: bool,
 }
@@ -92,11 +107,18 @@ impl Guard {
             rests: 0,
             rest_until: None,
             hidden: None,
+            gone: false,
         }
     }
 
     fn rests(&self, now: Instant) -> bool {
         self.rest_until.is_some_and(|until| until > now)
+    }
+
+    /// Whether it is used only where no other guard is left.
+    // path.guard.3
+    const fn is_given_up(&self) -> bool {
+        self.strikes >= MAX_STRIKES || self.steers()
     }
 
     /// Whether too few of its circuits stand.
@@ -128,6 +150,7 @@ impl Guard {
             rests: 0,
             rest_until: None,
             hidden: None,
+            gone: false,
         })
     }
 }
@@ -156,46 +179,54 @@ impl Guards {
         self.retain(|guard| guard.expires > unix);
     }
 
-    /// The relay to enter by, of those that fit: the first that does not rest, and where all rest or no other may be
-    /// added, the one that has rested longest. `None` where a new one is wanted.
+    /// The relay to enter by, of those that fit and are not given up: the first that does not rest, and where all rest and no
+    /// other may be added, the one that has rested longest. `None` where a new one is wanted.
     // path.guard.1
     pub(crate) fn choose(&self, now: Instant, fits: impl Fn(&RelayId) -> bool) -> Option<RelayId> {
-        let fit: Vec<_> = self.list.iter().filter(|guard| fits(&guard.id)).take(MAX_GUARDS).collect();
+        let fit: Vec<_> = self.in_use().filter(|guard| fits(&guard.id)).take(MAX_GUARDS).collect();
         let awake = fit.iter().find(|guard| !guard.rests(now));
         // When nobody answers it may be our own network.
         let rested = || fit.iter().min_by_key(|guard| guard.rest_until).filter(|_| fit.len() >= MAX_GUARDS);
         awake.or_else(rested).map(|guard| guard.id)
     }
 
-    /// Notes which guards are hidden now.
-    pub(crate) fn note_hidden(&mut self, now: Instant, is_hidden: impl Fn(&RelayId) -> bool) {
+    fn in_use(&self) -> impl Iterator<Item = &Guard> {
+        self.list.iter().filter(|guard| !guard.is_given_up())
+    }
+
+    /// Notes what is known of each guard now.
+    pub(crate) fn note(&mut self, now: Instant, standing: impl Fn(&RelayId) -> Standing) {
         for guard in &mut self.list {
-            guard.hidden = is_hidden(&guard.id).then(|| guard.hidden.unwrap_or(now));
+            let standing = standing(&guard.id);
+            guard.hidden = (standing == Standing::Hidden).then(|| guard.hidden.unwrap_or(now));
+            guard.gone = standing == Standing::Gone;
         }
     }
 
-    /// Why no new guard may be drawn: who can keep descriptors from us would have one after the other drawn, until it is one
-    /// of his.
+    /// Why no new guard may be drawn: who can keep descriptors or answers from us would have one after the other drawn, until
+    /// it is one of his.
     // path.guard.8
-    pub(crate) fn hidden(&self, now: Instant) -> Option<Hidden> {
+    pub(crate) fn lost(&self, now: Instant) -> Option<Lost> {
         let since = || self.list.iter().filter_map(|guard| guard.hidden);
-        let guards = since().count();
-        let waits = since().any(|since| now.saturating_duration_since(since) < WAIT) && guards < MAX_HIDDEN;
-        (waits || guards >= MAX_HIDDEN).then_some(Hidden { guards, waits })
+        let given_up = |guard: &&Guard| guard.is_given_up() && guard.hidden.is_none() && !guard.gone;
+        let (hidden, given_up) = (since().count(), self.list.iter().filter(given_up).count());
+        let most = hidden + given_up >= MAX_LOST;
+        let waits = !most && since().any(|since| now.saturating_duration_since(since) < WAIT);
+        (waits || most).then_some(Lost { hidden, given_up, waits })
     }
 
-    /// Those before a relay that do not rest.
+    /// Those before a relay that do not rest; all, if it is given up.
     pub(crate) fn awake_before(&self, now: Instant, id: &RelayId) -> Vec<RelayId> {
-        let before = self.list.iter().take_while(|guard| guard.id != *id);
-        before.filter(|guard| !guard.rests(now)).map(|guard| guard.id).collect()
+        let before = self.list.iter().take_while(|guard| guard.id != *id || guard.is_given_up());
+        before.filter(|guard| !guard.is_given_up() && !guard.rests(now)).map(|guard| guard.id).collect()
     }
 
-    /// The one that has rested longest, of those that fit.
+    /// The one that has rested longest, of those that fit, be they given up; those that steer come last.
     pub(crate) fn longest_rested(&self, fits: impl Fn(&RelayId) -> bool) -> Option<RelayId> {
         self.list
             .iter()
             .filter(|guard| fits(&guard.id))
-            .min_by_key(|guard| guard.rest_until)
+            .min_by_key(|guard| (guard.steers(), guard.rest_until))
             .map(|guard| guard.id)
     }
 
@@ -247,7 +278,6 @@ impl Guards {
         }
         if changed {
             self.changed = true;
-            self.retain(|guard| guard.strikes < MAX_STRIKES);
             // Those that were used come first, in the order of their first use.
             self.list.sort_by_key(|guard| if guard.confirmed == 0 { u64::MAX } else { guard.confirmed });
         }
@@ -257,6 +287,7 @@ impl Guards {
     // path.guard.6
     pub(crate) fn count(&mut self, id: &RelayId, built: bool) -> bool {
         let Some(guard) = self.get_mut(id) else { return false };
+        let before = guard.steers();
         guard.tried += 1;
         guard.built += u32::from(built);
         let noted = guard.tried.is_multiple_of(STEP);
@@ -265,11 +296,8 @@ impl Guards {
             guard.built /= 2;
         }
         let steers = guard.steers();
-        self.changed |= noted;
-        if steers {
-            self.retain(|guard| guard.id != *id);
-        }
-        steers
+        self.changed |= noted || steers != before;
+        steers && !before
     }
 
     fn get_mut(&mut self, id: &RelayId) -> Option<&mut Guard> {

@@ -15,7 +15,7 @@ use payments::class::Class;
 
 use self::roster::{Candidate, Roster};
 use self::search::Search;
-use crate::guards::Guards;
+use crate::guards::{Guards, Standing};
 use crate::quality::Quality;
 use crate::wishes::{Location, Place, Wishes};
 
@@ -159,12 +159,13 @@ impl Paths {
         let parts = self.parts(now, None);
         let usable = parts.roster.all().len();
         let hops = parts.wishes.hops;
-        if usable < hops {
-            return Err(NoPath::TooFewRelays { known: parts.roster.known(), usable, hops });
-        }
         let (view, unix) = (parts.view, now.unix());
-        parts.guards.note_hidden(now.instant, |id| is_hidden(view, id, unix));
-        let fit = parts.entries()?;
+        let or_few = |why| view.gap().map_or(why, NoPath::FewKnown);
+        if usable < hops {
+            return Err(or_few(NoPath::TooFewRelays { known: parts.roster.known(), usable, hops }));
+        }
+        parts.guards.note(now.instant, |id| standing(view, id, unix));
+        let fit = parts.entries().map_err(or_few)?;
         parts.guards.expire(unix);
         let ids: Vec<_> = parts.guards.iter().map(|guard| guard.id).collect();
         let Parts { rng, roster, wishes, quality, guards, .. } = parts;
@@ -175,13 +176,14 @@ impl Paths {
                 search.path(entry).is_some()
             })
         };
-        let old: Vec<_> = ids.into_iter().filter(|id| leads_on(id)).collect();
+        let old: Vec<_> = ids.iter().copied().filter(|id| leads_on(id)).collect();
         if let Some(entry) = guards.choose(now.instant, |id| old.contains(id)) {
             return Ok(entry);
         }
-        let hidden = guards.hidden(now.instant);
-        if hidden.is_none()
-            && let Some(entry) = new_guard(&mut search, &fit, &old)
+        let (lost, few) = (guards.lost(now.instant), view.gap());
+        if lost.is_none()
+            && few.is_none()
+            && let Some(entry) = new_guard(&mut search, &fit, &ids)
         {
             guards.add(unix, entry, search.rng);
             return Ok(entry);
@@ -189,8 +191,12 @@ impl Paths {
         if let Some(entry) = guards.longest_rested(|id| old.contains(id)) {
             return Ok(entry);
         }
-        if let Some(hidden) = hidden {
-            return Err(NoPath::GuardsHidden(hidden));
+        if let Some(lost) = lost {
+            return Err(NoPath::GuardsLost(lost));
+        }
+        // path.guard.9
+        if let Some(few) = few {
+            return Err(NoPath::FewKnown(few));
         }
         // Nobody leads on: of the first it can be said why.
         let Some((entry, class)) = fit.first() else {
@@ -267,14 +273,17 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Whether the registry has a relay of which no descriptor that can be used is known: somebody may be keeping it from us.
+/// What is known of a relay. Where the registry has it and no descriptor that can be used is known, somebody may be keeping it from
+/// us; a relay that is not in a signed list any more has gone.
 // path.guard.8
-fn is_hidden(view: &View, id: &RelayId, unix: u64) -> bool {
-    let lacks = matches!(
-        view.usable(id, unix),
-        Err(Unfit::Missing | Unfit::Expired { .. } | Unfit::NoOnionKey { .. })
-    );
-    lacks && view.registry().is_some_and(|registry| registry.contains(id))
+fn standing(view: &View, id: &RelayId, unix: u64) -> Standing {
+    match view.usable(id, unix) {
+        Err(Unfit::Missing | Unfit::Expired { .. } | Unfit::NoOnionKey { .. }) if view.is_bonded(id) => {
+            Standing::Hidden
+        }
+        Err(Unfit::Missing | Unfit::Unregistered | Unfit::BondTooLow { .. }) => Standing::Gone,
+        _ => Standing::Known,
+    }
 }
 
 /// A new guard: with other owners and subnets than the others, and no exit where paths have several relays, since exits

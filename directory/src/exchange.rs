@@ -15,7 +15,7 @@ use self::peers::Peers;
 pub use self::peers::{BLOCKED, MAX_IDS, MAX_PEERS, PeerKey};
 use crate::descriptor::{Digest, MAX_GOSSIPED, SignedDescriptor, Unverified};
 use crate::registry::Registry;
-use crate::view::{NotInserted, View};
+use crate::view::{NotInserted, Share, View};
 
 mod message;
 mod peers;
@@ -77,6 +77,8 @@ pub struct Report {
     pub hidden: usize,
     /// What to ask the same peer next.
     pub next: Option<Vec<u8>>,
+    /// Whether so few of the registered relays are known that others may be kept from us.
+    pub few: bool,
 }
 
 impl Report {
@@ -85,6 +87,13 @@ impl Report {
     pub const fn hides(&self) -> bool {
         let least = self.known - self.known / 4;
         self.told < least || self.hidden > self.known / 4
+    }
+
+    /// Whether nobody else need be asked for now. That a peer says it has the same, or nothing new, proves nothing where little is
+    /// known: it need only repeat what it was asked.
+    // directory.exchange.6
+    pub const fn satisfies(&self) -> bool {
+        !self.hides() && (self.taken > 0 || !self.few)
     }
 }
 
@@ -276,7 +285,7 @@ impl Exchange {
             }
         };
         let answer = answer.write().map_err(|_| Denied::TooMany)?;
-        self.peers.answered(now.instant, answer.len());
+        self.peers.answered(now.instant, peer, answer.len());
         Ok(answer)
     }
 
@@ -312,6 +321,7 @@ impl Exchange {
         report.same = state.digest == self.digest();
         report.next = more.then(|| self.request_after(last.unwrap_or(RelayId([0; 32]))));
         (report.known, report.missing) = (self.view.iter().len(), self.view.missing());
+        report.few = self.view.share().is_some_and(Share::is_few);
         Ok(report)
     }
 

@@ -65,6 +65,12 @@ impl<K: Ord + Copy, const SIZE: usize> Buckets<K, SIZE> {
         self.table.entry(name).or_insert(start).take(now, self.rate)
     }
 
+    /// Takes so many tokens of this name, also where there are fewer.
+    pub(crate) fn pay(&mut self, now: Instant, name: K, tokens: u32) {
+        let start = if self.table.contains_key(&name) { Bucket::default() } else { self.make_room(now) };
+        self.table.entry(name).or_insert(start).pay(now, self.rate, tokens);
+    }
+
     /// Whether a token of this name is there.
     pub(crate) fn has(&self, now: Instant, name: &K) -> bool {
         self.table.get(name).copied().unwrap_or_default().take(now, self.rate)

@@ -24,6 +24,7 @@ mod behaviour;
 mod calls;
 mod codec;
 mod gate;
+mod patience;
 mod peers;
 mod place;
 mod task;
@@ -44,13 +45,15 @@ pub struct Limits {
     pub strangers: usize,
     /// Those of them that come from one /16 (IPv4) or /32 (IPv6).
     pub per_subnet: usize,
+    /// Those of one such subnet whose handshake is not done.
+    pub pending_per_subnet: usize,
     /// Outgoing ones.
     pub outgoing: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { incoming: 256, strangers: 192, per_subnet: 32, outgoing: 64 }
+        Self { incoming: 256, strangers: 192, per_subnet: 32, pending_per_subnet: 8, outgoing: 64 }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a node believes of the network: the newest verified descriptor of every relay.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::chain::{Chain, Wei};
 use crate::descriptor::{Descriptor, Digest, SignedDescriptor, epoch};
 use crate::net::is_special;
 use crate::payment::Payment;
-use crate::registry::Registry;
+use crate::registry::{Registration, Registry};
 
 /// The most relays in one view.
 pub const MAX_RELAYS: usize = 16_384;
@@ -28,7 +29,16 @@ pub struct View {
     registry: Option<Arc<Registry>>,
     relays: BTreeMap<RelayId, Arc<SignedDescriptor>>,
     link_keys: BTreeMap<DhPublic, RelayId>,
+    /// The most relays; whoever comes when there are so many takes the place of the last, or has none.
+    most: usize,
+    /// The last one, if there is no room.
+    last: Option<(Rank, RelayId)>,
+    /// Whether few relays are taken for all that there are.
+    content: bool,
 }
+
+/// Who keeps a place in a view without room: the higher bond, and of equal ones that which was registered first.
+type Rank = (Wei, Reverse<u64>);
 
 /// Why a descriptor did not enter the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,8 +66,8 @@ pub enum NotInserted {
     /// It names an address that is not on the public internet.
     #[error("its address {0} is not on the public internet: its operator must name one that is")]
     Special(IpAddr),
-    /// The view holds [`MAX_RELAYS`].
-    #[error("the view is full with {MAX_RELAYS} relays")]
+    /// The view holds [`MAX_RELAYS`], none with a lower bond.
+    #[error("the view is full with {MAX_RELAYS} relays, none of which has a lower bond")]
     Full,
 }
 
@@ -126,6 +136,23 @@ pub struct Count {
     pub paid_elsewhere: usize,
 }
 
+/// How many relays are known, of those that can be expected to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// With a descriptor and a bond that suffices.
+    pub known: usize,
+    /// Registered with such a bond.
+    pub of: usize,
+}
+
+impl Share {
+    /// Whether these are fewer than three in five: then others may be kept from us.
+    // path.guard.9 operate.view.3
+    pub const fn is_few(self) -> bool {
+        self.known.saturating_mul(5) < self.of.saturating_mul(3)
+    }
+}
+
 impl View {
     /// An empty view of a free network.
     pub const fn new(network: NetworkId) -> Self {
@@ -137,6 +164,9 @@ impl View {
             registry: None,
             relays: BTreeMap::new(),
             link_keys: BTreeMap::new(),
+            most: MAX_RELAYS,
+            last: None,
+            content: false,
         }
     }
 
@@ -158,6 +188,41 @@ impl View {
         self.local || !self.open
     }
 
+    /// Takes few relays for all that there are, or does not.
+    pub const fn set_content(&mut self, content: bool) {
+        self.content = content;
+    }
+
+    /// Whether few relays are taken for all that there are.
+    pub const fn is_content(&self) -> bool {
+        self.content
+    }
+
+    /// How many relays are known, of those whose bond suffices; `None` without a registry.
+    pub fn share(&self) -> Option<Share> {
+        let registry = self.registry.as_ref()?;
+        let least = self.chain.as_ref().map_or(Wei::ZERO, |chain| chain.minimum_bond);
+        let bonded = registry.iter().filter(|(_, entry)| entry.bond >= least).map(|(_, entry)| entry.id);
+        let of = bonded.collect::<BTreeSet<_>>().len().min(self.most);
+        let known = self.relays.values().filter(|relay| self.rank(relay).0 >= least).count();
+        Some(Share { known, of })
+    }
+
+    /// Whether a registry has a relay with a bond that suffices.
+    pub fn is_bonded(&self, id: &RelayId) -> bool {
+        let least = self.chain.as_ref().map_or(Wei::ZERO, |chain| chain.minimum_bond);
+        self.registry.as_ref().is_some_and(|registry| {
+            let bond = |owner| registry.get(id, &owner).map(|entry| entry.bond);
+            registry.owners_of(id).filter_map(bond).any(|bond| bond >= least)
+        })
+    }
+
+    /// How few relays are known, where no choice that is to last should be made among them.
+    // path.guard.9
+    pub fn gap(&self) -> Option<Share> {
+        self.share().filter(|share| share.is_few() && !self.content)
+    }
+
     /// The network that is viewed.
     pub const fn network(&self) -> NetworkId {
         self.network
@@ -177,7 +242,9 @@ impl View {
     // directory.view.5
     pub fn set_registry(&mut self, registry: Arc<Registry>) -> usize {
         self.registry = Some(registry);
-        self.keep(|view, relay| view.check_registered(relay).is_ok())
+        let lost = self.keep(|view, relay| view.check_registered(relay).is_ok());
+        self.find_last();
+        lost
     }
 
     /// The registry that is believed, if the network has one.
@@ -191,6 +258,9 @@ impl View {
         if !self.is_news(&new, new.digest(), new.holds_link_key())? {
             return Ok(());
         }
+        if let Some((_, last)) = self.last.filter(|_| !self.relays.contains_key(&new.id)) {
+            self.remove(&last);
+        }
         if let Some(loser) = self.link_keys.insert(new.link_key, new.id).filter(|loser| *loser != new.id) {
             self.relays.remove(&loser);
         }
@@ -198,7 +268,26 @@ impl View {
         if let Some(old) = self.relays.insert(id, new).filter(|old| old.link_key != link_key) {
             self.link_keys.remove(&old.link_key);
         }
+        self.find_last();
         Ok(())
+    }
+
+    fn remove(&mut self, id: &RelayId) {
+        if let Some(relay) = self.relays.remove(id) {
+            self.link_keys.remove(&relay.link_key);
+        }
+    }
+
+    /// Finds who gives way to a newcomer, if there is no room.
+    fn find_last(&mut self) {
+        let ranked = || self.relays.values().map(|relay| (self.rank(relay), relay.id));
+        self.last = if self.relays.len() < self.most { None } else { ranked().min() };
+    }
+
+    // directory.view.8
+    fn rank(&self, relay: &Descriptor) -> Rank {
+        let entry = self.entry(relay);
+        entry.map_or((Wei::ZERO, Reverse(u64::MAX)), |entry| (entry.bond, Reverse(entry.since)))
     }
 
     /// Whether a descriptor would change the view if its signature is right, or why it cannot enter.
@@ -225,7 +314,10 @@ impl View {
             Some(old) if old.sequence == new.sequence && old.digest() < digest => {
                 return Err(NotInserted::SameSequence(old.sequence));
             }
-            None if self.relays.len() >= MAX_RELAYS => return Err(NotInserted::Full),
+            // directory.view.8
+            None if self.last.is_some_and(|(last, _)| self.rank(new) <= last) => {
+                return Err(NotInserted::Full);
+            }
             Some(_) | None => {}
         }
         // directory.view.2
@@ -239,10 +331,15 @@ impl View {
         if wins { Ok(true) } else { Err(NotInserted::LinkKeyTaken(other.id)) }
     }
 
+    /// The registry's entry of the relay of a descriptor.
+    fn entry(&self, relay: &Descriptor) -> Option<&Registration> {
+        let owner = relay.payment.as_ref()?.owner;
+        self.registry.as_ref()?.get(&relay.id, &owner)
+    }
+
     /// Which change of the registry registered the relay of a descriptor.
     fn since(&self, relay: &Descriptor) -> Option<u64> {
-        let owner = relay.payment.as_ref()?.owner;
-        Some(self.registry.as_ref()?.get(&relay.id, &owner)?.since)
+        Some(self.entry(relay)?.since)
     }
 
     /// Whether the owner that a descriptor names registered its relay, where there is a registry.
@@ -272,6 +369,9 @@ impl View {
         for (id, link_key) in &lost {
             self.relays.remove(id);
             self.link_keys.remove(link_key);
+        }
+        if !lost.is_empty() {
+            self.find_last();
         }
         lost.len()
     }
@@ -370,271 +470,4 @@ impl View {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::descriptor::{Descriptor, EPOCH_SECONDS};
-    use crate::sample::{FIRST_EPOCH, NETWORK, NOW, chain, descriptor, identity, payment, signed};
-
-    fn with(n: u8, change: impl FnOnce(&mut Descriptor)) -> SignedDescriptor {
-        let mut new = descriptor(n);
-        change(&mut new);
-        SignedDescriptor::sign(new, &identity(n)).unwrap()
-    }
-
-    fn view(relays: &[u8]) -> View {
-        let mut view = View::new(NETWORK);
-        for n in relays {
-            view.insert(signed(*n)).unwrap();
-        }
-        view
-    }
-
-    #[test]
-    fn the_order_does_not_depend_on_the_order_of_insertion() {
-        let view_a = view(&[1, 2, 3, 4]);
-        assert_eq!(view_a, view(&[3, 4, 2, 1]));
-        let ids: Vec<_> = view_a.iter().map(|relay| relay.id).collect();
-        assert!(ids.is_sorted());
-        assert_eq!(ids.len(), 4);
-    }
-
-    // directory.view.1
-    #[test]
-    fn the_newest_sequence_wins() {
-        let mut view = view(&[1]);
-        let before = view.clone();
-        assert_eq!(view.insert(signed(1)), Ok(()));
-        assert_eq!(view.insert(with(1, |d| d.sequence = 6)), Err(NotInserted::Older(7)));
-        assert_eq!(view, before);
-        // Of two with one number the smaller digest wins, whichever comes first.
-        let other = with(1, |d| d.operator.clear());
-        let (smaller, larger) =
-            if other.digest() < signed(1).digest() { (other, signed(1)) } else { (signed(1), other) };
-        for order in [[&smaller, &larger], [&larger, &smaller]] {
-            let mut view = View::new(NETWORK);
-            let results = order.map(|relay| view.insert(relay.clone()));
-            let second = if order[0] == &smaller { Err(NotInserted::SameSequence(7)) } else { Ok(()) };
-            assert_eq!((results, view.get(&smaller.id)), ([Ok(()), second], Some(&smaller)));
-        }
-        let newer = with(1, |d| d.sequence = 8);
-        assert_eq!(view.insert(newer.clone()), Ok(()));
-        assert_eq!(view.get(&newer.id), Some(&newer));
-        assert_eq!(view.insert(signed(1)), Err(NotInserted::Older(8)));
-    }
-
-    // directory.view.2
-    #[test]
-    fn a_link_key_has_one_owner_until_the_owner_leaves_it() {
-        let mut view = view(&[1]);
-        let second = with(2, |d| d.link_key = DhPublic([1; 32]));
-        assert_eq!(view.insert(second.clone()), Err(NotInserted::LinkKeyTaken(identity(1).id())));
-        assert_eq!(view.iter().len(), 1);
-        view.insert(with(1, |d| {
-            d.sequence = 8;
-            d.link_key = DhPublic([9; 32]);
-        }))
-        .unwrap();
-        assert_eq!(view.insert(second), Ok(()));
-        let back = with(1, |d| d.sequence = 9);
-        assert_eq!(view.insert(back), Err(NotInserted::LinkKeyTaken(identity(2).id())));
-    }
-
-    #[test]
-    fn another_network_and_a_relay_too_many_are_refused() {
-        let mut view = view(&[1]);
-        let other = NetworkId([0x22; 16]);
-        assert_eq!(view.insert(with(2, |d| d.network = other)), Err(NotInserted::OtherNetwork(other)));
-        let filler = Arc::new(signed(1));
-        for n in 1..MAX_RELAYS {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&n.to_be_bytes());
-            view.relays.insert(RelayId(id), Arc::clone(&filler));
-        }
-        assert_eq!(view.insert(signed(3)), Err(NotInserted::Full));
-        assert_eq!(view.insert(with(1, |d| d.sequence = 8)), Ok(()));
-    }
-
-    #[test]
-    fn onion_keys_and_exits_are_found() {
-        let view = view(&[1, 2, 3]);
-        let id = identity(2).id();
-        assert_eq!(view.onion_key(&id, FIRST_EPOCH), Some(&DhPublic([2 ^ 0x40; 32])));
-        assert_eq!(view.onion_key(&id, FIRST_EPOCH + 1), Some(&DhPublic([2 ^ 0x80; 32])));
-        assert_eq!(view.onion_key(&id, FIRST_EPOCH + 2), None);
-        assert_eq!(view.onion_key(&id, FIRST_EPOCH - 1), None);
-        assert_eq!(view.onion_key(&RelayId([0; 32]), FIRST_EPOCH), None);
-        let mut exits = [identity(1).id(), identity(3).id()];
-        exits.sort();
-        assert!(view.exits_for_port(443).map(|relay| relay.id).eq(exits));
-        assert_eq!(view.exits_for_port(25).count(), 0);
-    }
-
-    // directory.view.3
-    #[test]
-    fn what_cannot_be_used_has_a_reason() {
-        let mut view = view(&[1]);
-        let early = with(2, |d| d.first_epoch += 1);
-        let short = with(3, |d| d.expires = NOW + 1);
-        let (early_id, short_id) = (early.id, short.id);
-        view.insert(early).unwrap();
-        view.insert(short).unwrap();
-        assert!(view.usable(&identity(1).id(), NOW).is_ok());
-        assert!(view.usable(&short_id, NOW).is_ok());
-        assert_eq!(view.usable(&RelayId([0; 32]), NOW), Err(Unfit::Missing));
-        let mut expected = [
-            (early_id, Unfit::NoOnionKey { epoch: FIRST_EPOCH }),
-            (short_id, Unfit::Expired { at: NOW + 1 }),
-        ];
-        expected.sort();
-        assert!(view.unfit(NOW + 1).eq(expected));
-        assert!(view.usable(&early_id, NOW + EPOCH_SECONDS - 1).is_ok());
-    }
-
-    // directory.view.2
-    #[test]
-    fn who_proves_a_link_key_has_it_whoever_came_first() {
-        let link = circuit::keys::DhSecret::from_bytes([9; 32]);
-        let describe =
-            |n: u8| Descriptor { payment: Some(payment(n)), link_key: link.public(), ..descriptor(n) };
-        let thief = SignedDescriptor::sign(describe(1), &identity(1)).unwrap();
-        let holder = SignedDescriptor::prove(describe(2), &identity(2), &link).unwrap();
-        // The thief registered first, and so did not have to know whose key he would take.
-        let mut first = View::new(NETWORK).with_chain(chain());
-        first.set_registry(Arc::new(registry(&[1, 2])));
-        let mut second = first.clone();
-        first.insert(thief.clone()).unwrap();
-        first.insert(holder.clone()).unwrap();
-        assert_eq!(first.insert(thief.clone()), Err(NotInserted::LinkKeyTaken(holder.id)));
-        second.insert(holder.clone()).unwrap();
-        assert_eq!(second.insert(thief), Err(NotInserted::LinkKeyTaken(holder.id)));
-        assert!(first == second && first.iter().map(|relay| relay.id).eq([holder.id]));
-        // Of two that prove it, both of one hand, the first to register has it.
-        let other = SignedDescriptor::prove(describe(1), &identity(1), &link).unwrap();
-        first.insert(other.clone()).unwrap();
-        assert_eq!(first.insert(holder), Err(NotInserted::LinkKeyTaken(other.id)));
-    }
-
-    // directory.view.4
-    #[test]
-    fn who_is_paid_elsewhere_or_nowhere_is_unfit() {
-        let id = |n| identity(n).id();
-        let mut view = view(&[1]).with_chain(chain());
-        view.insert(with(2, |d| d.payment = Some(payment(2)))).unwrap();
-        view.insert(with(3, |d| d.payment = Some(Payment { chain_id: 9, ..payment(3) }))).unwrap();
-        let contract = Address::repeat_byte(9);
-        view.insert(with(4, |d| d.payment = Some(Payment { contract, ..payment(4) }))).unwrap();
-        assert_eq!(view.usable(&id(1), NOW), Err(Unfit::NoPayment));
-        assert!(view.usable(&id(2), NOW).is_ok());
-        let elsewhere = |chain_id, contract| Err(Unfit::PaidElsewhere { chain_id, contract });
-        assert_eq!(view.usable(&id(3), NOW), elsewhere(9, chain().contract));
-        assert_eq!(view.usable(&id(4), NOW), elsewhere(chain().id, contract));
-        assert_eq!(view.payment(&id(4)).map(|payment| payment.contract), Some(contract));
-        assert_eq!((view.payment(&id(1)), view.chain()), (None, Some(&chain())));
-        // On a free network nobody is paid.
-        let mut free = View::new(NETWORK);
-        free.insert(with(2, |d| d.payment = Some(payment(2)))).unwrap();
-        assert_eq!(free.usable(&id(2), NOW), elsewhere(chain().id, chain().contract));
-        assert_eq!(free.unfit(NOW).count(), 1);
-    }
-
-    fn registry(owners: &[u8]) -> Registry {
-        let mut registry = Registry::default();
-        for (seq, n) in (1..).zip(owners) {
-            registry.apply(seq, payment(*n).owner, identity(*n).id(), true).unwrap();
-            registry.set_bond(payment(*n).owner, chain().minimum_bond);
-        }
-        registry
-    }
-
-    fn paid(n: u8) -> SignedDescriptor {
-        with(n, |d| d.payment = Some(payment(n)))
-    }
-
-    // directory.view.5
-    #[test]
-    fn only_what_its_owner_registered_is_in_the_view() {
-        let id = |n| identity(n).id();
-        let mut open = View::new(chain().open_network()).with_chain(chain()).with_local(true);
-        let early = with(1, |d| (d.network, d.payment) = (open.network(), Some(payment(1))));
-        assert_eq!(open.insert(early.clone()), Err(NotInserted::Unregistered));
-        open.set_registry(Arc::new(registry(&[1, 4])));
-        assert_eq!((open.insert(early), open.missing()), (Ok(()), 1));
-        let mut view = View::new(NETWORK).with_chain(chain());
-        view.insert(paid(1)).unwrap();
-        view.insert(paid(2)).unwrap();
-        view.insert(signed(3)).unwrap();
-        assert_eq!(view.set_registry(Arc::new(registry(&[1, 3, 4]))), 2);
-        assert!(view.iter().map(|relay| relay.id).eq([id(1)]));
-        assert_eq!(view.usable(&id(2), NOW), Err(Unfit::Unregistered));
-        assert_eq!(view.usable(&id(3), NOW), Err(Unfit::Missing));
-        assert_eq!(view.insert(paid(2)), Err(NotInserted::Unregistered));
-        assert_eq!(view.insert(signed(3)), Err(NotInserted::OtherOwner));
-        let other = with(3, |d| d.payment = Some(Payment { owner: payment(4).owner, ..payment(3) }));
-        assert_eq!(view.insert(other), Err(NotInserted::OtherOwner));
-        assert_eq!(view.insert(paid(3)), Ok(()));
-        // A link key is free again when its relay has left.
-        view.set_registry(Arc::new(registry(&[2, 3])));
-        assert_eq!(
-            view.insert(with(2, |d| (d.payment, d.link_key) = (Some(payment(2)), DhPublic([1; 32])))),
-            Ok(())
-        );
-    }
-
-    // directory.view.7
-    #[test]
-    fn a_relay_of_an_open_network_is_on_the_public_internet() {
-        let open = View::new(chain().open_network()).with_chain(chain());
-        let at = |addresses: &[&str]| {
-            with(1, |d| {
-                (d.network, d.payment) = (chain().open_network(), Some(payment(1)));
-                d.addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-            })
-        };
-        let insert = |view: &View, addresses: &[&str]| {
-            let mut view = view.clone();
-            view.set_registry(Arc::new(registry(&[1])));
-            view.insert(at(addresses))
-        };
-        assert_eq!(insert(&open, &["93.184.216.34:1", "[2a00:1450::1]:1"]), Ok(()));
-        for private in
-            ["127.0.0.1:1", "10.0.0.1:1", "169.254.169.254:80", "[fd00::1]:1", "[64:ff9b::a00:1]:1"]
-        {
-            let refused = insert(&open, &["93.184.216.34:1", private]);
-            assert!(matches!(refused, Err(NotInserted::Special(_))), "{private} {refused:?}");
-            assert_eq!(insert(&open.clone().with_local(true), &[private]), Ok(()));
-        }
-        assert!(!open.is_local() && View::new(NETWORK).with_chain(chain()).is_local(), "a list is signed");
-    }
-
-    // directory.view.6
-    #[test]
-    fn a_bond_below_the_minimum_is_a_reason_and_all_are_counted() {
-        let mut registry = registry(&[1, 2, 3, 4, 5]);
-        registry.set_bond(payment(2).owner, Wei(5));
-        let mut view = View::new(NETWORK).with_chain(chain());
-        view.set_registry(Arc::new(registry));
-        view.insert(paid(1)).unwrap();
-        view.insert(paid(2)).unwrap();
-        view.insert(with(3, |d| (d.payment, d.expires) = (Some(payment(3)), NOW + 1))).unwrap();
-        view.insert(with(4, |d| d.payment = Some(Payment { chain_id: 9, ..payment(4) }))).unwrap();
-        let poor = Unfit::BondTooLow { bond: Wei(5), minimum: chain().minimum_bond };
-        assert_eq!(view.usable(&identity(2).id(), NOW), Err(poor));
-        let count = view.count(NOW + 1);
-        let expected = Count {
-            registered: Some(5),
-            known: 4,
-            usable: 1,
-            missing: 1,
-            stale: 1,
-            poor: 1,
-            paid_elsewhere: 1,
-        };
-        assert_eq!(count, expected);
-        assert_eq!(view.unfit(NOW + 1).count(), 4);
-        assert!(view.unfit(NOW + 1).map(|(id, _)| id).is_sorted());
-        assert_eq!(view.expire(NOW + 1), 1);
-        assert_eq!((view.count(NOW + 1).missing, view.missing(), view.count(NOW + 1).stale), (2, 2, 0));
-        let free = View::new(NETWORK).count(NOW);
-        assert_eq!(free, Count::default());
-    }
-}
+mod tests;

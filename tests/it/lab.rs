@@ -54,9 +54,12 @@ impl Lab {
         Self::of(hosts, resolver, |number| (Ipv4Addr::new(10, 77, 0, number), 24))
     }
 
-    /// Hosts 10.1.0.1, 10.2.0.1 and so on, which reach each other without a router.
-    pub(crate) fn spread(hosts: u8, resolver: Ipv4Addr) -> Self {
-        Self::of(hosts, resolver, |number| (Ipv4Addr::new(10, number, 0, 1), 8))
+    /// Hosts at addresses of the public internet, 93.1.0.1, 93.2.0.1 and so on, which reach each other without a router; the
+    /// neighbours are in one /16.
+    pub(crate) fn spread(hosts: u8, resolver: Ipv4Addr, neighbours: [u8; 2]) -> Self {
+        let [one, other] = neighbours;
+        let place = |number| if number == other { [93, one, 0, 2] } else { [93, number, 0, 1] };
+        Self::of(hosts, resolver, |number| (place(number).into(), 8))
     }
 
     fn of(hosts: u8, resolver: Ipv4Addr, place: impl Fn(u8) -> (Ipv4Addr, u8)) -> Self {

@@ -22,6 +22,10 @@ const RELAYS: usize = 12;
 const CHAIN: usize = 13;
 const SITE: usize = 14;
 const CLIENTS: [usize; 2] = [15, 16];
+/// Two relays of one /16, which no path has both; exits, so that a client enters by neither while others can be reached.
+const NEIGHBOURS: [usize; 2] = [9, 12];
+/// So many relays run when the first client starts: too few to choose an entry among.
+const FEW: usize = 6;
 const LINKS: u16 = 7000;
 const GOSSIP: u16 = 7001;
 const COUNTRIES: [&str; 4] = ["DE", "NL", "CH", "SE"];
@@ -34,7 +38,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Twelve relays, a chain, a site and two clients, each a host of its own in a subnet of its own; and their files.
+/// Twelve relays, a chain, a site and two clients, each a host of its own, all but two in a subnet of their own; and their files.
 struct Ground {
     lab: Lab,
     folder: tempfile::TempDir,
@@ -66,15 +70,15 @@ struct Client {
 impl Ground {
     /// The network is written, its relays are set up and registered, whose ids come along, and none runs.
     fn new(anvil: &Path) -> (Self, Vec<String>) {
-        let lab = Lab::spread(u8::try_from(CLIENTS[1]).unwrap(), Ipv4Addr::LOCALHOST);
+        let neighbours = NEIGHBOURS.map(|number| u8::try_from(number).unwrap());
+        let lab = Lab::spread(u8::try_from(CLIENTS[1]).unwrap(), Ipv4Addr::LOCALHOST, neighbours);
         let anvil = Anvil::start_on(anvil, lab.host(CHAIN));
         let net = Self { lab, folder: tempfile::tempdir().unwrap(), anvil };
         let bootstrap = format!("{}:{GOSSIP}", net.lab.host(1).address);
         let (url, contract, out) = (net.anvil.url(), net.anvil.contract.clone(), net.file("net"));
         let chain =
             ["--chain-id", "31337", "--contract", &contract, "--rpc", &url, "--bootstrap", &bootstrap];
-        let more =
-            ["--exit-operators", "1", "--minimum-bond", "1ether", "--local", "--out", out.to_str().unwrap()];
+        let more = ["--exit-operators", "1", "--minimum-bond", "1ether", "--out", out.to_str().unwrap()];
         net.ask(CHAIN, &[&["network", "open"], &chain[..], &more].concat());
         let ids = thread::scope(|scope| {
             let net = &net;
@@ -132,7 +136,11 @@ impl Ground {
         let made = self.ask(host, &["wallet", "create", "--light", "--wallet", wallet.to_str().unwrap()]);
         let config = folder.join("client.toml");
         let written = fs::read_to_string(self.file("net/client.toml")).unwrap();
-        fs::write(&config, format!("{written}max_draw = \"0.01 ether\"\n")).unwrap();
+        // Relays are where they say: a table would say something else of their addresses.
+        let table = folder.join("nowhere");
+        fs::write(&table, "").unwrap();
+        let paths = "[paths]\ngeoip = [\"nowhere\", \"nowhere\"]\n";
+        fs::write(&config, format!("{written}max_draw = \"0.01 ether\"\n{paths}")).unwrap();
         self.fill(host, made["address"].as_str().unwrap(), &config);
     }
 
@@ -175,15 +183,41 @@ impl Open {
     }
 
     fn client(&self, host: usize, wishes: &[&str]) -> Client {
-        let (folder, began) = (self.file(&format!("client{host}")), now());
-        let config = folder.join("client.toml");
+        let began = now();
+        let process = self.begin_client(host, wishes);
+        let client = Self::ready_client(host, process);
+        println!("client on host {host} with {wishes:?}: ready after {:?}", began.elapsed());
+        client
+    }
+
+    /// All relays but the last start. A client, begun when few ran, chooses no entry among those, and is ready when there are more.
+    // path.guard.9
+    fn form(&mut self, host: usize, wishes: &[&str]) -> Client {
+        for number in 1..=FEW {
+            self.start_relay(number);
+        }
+        self.converge(FEW);
+        let client = self.begin_client(host, wishes);
+        client.logs("no new entry is chosen among so few");
+        for number in FEW + 1..RELAYS {
+            self.start_relay(number);
+        }
+        self.converge(RELAYS - 1);
+        Self::ready_client(host, client)
+    }
+
+    fn begin_client(&self, host: usize, wishes: &[&str]) -> Process {
+        let config = self.file(&format!("client{host}/client.toml"));
         let arguments = ["up", "--config", config.to_str().unwrap(), "--output", "json"];
         let command = with_password(&[&arguments[..], wishes].concat());
-        let process = Process::run(self.folder.path(), self.lab.host(host).command(&command));
+        Process::run(self.folder.path(), self.lab.host(host).command(&command))
+    }
+
+    fn ready_client(host: usize, process: Process) -> Client {
         let ready = process.ready("client");
         let socks = ready["listen"].as_str().unwrap().parse().unwrap();
-        println!("client on host {host} with {wishes:?}: ready after {:?}", began.elapsed());
-        Client { host, process, socks, control: folder.join("run/control.sock") }
+        let control = ready["control"].as_str().unwrap().into();
+        Client { host, process, socks, control }
     }
 
     /// What a client's daemon knows of the network.
@@ -320,7 +354,10 @@ impl Open {
         let used =
             circuits.iter().find(|circuit| circuit["streams"].as_u64().is_some_and(|streams| streams > 0));
         let path = used.and_then(|circuit| circuit["path"].as_array().cloned()).unwrap_or_default();
-        let ids = path.iter().filter_map(|hop| hop["id"].as_str().map(str::to_owned)).collect();
+        let ids: Vec<_> = path.iter().filter_map(|hop| hop["id"].as_str().map(str::to_owned)).collect();
+        // path.distinct.2
+        let has = |number: usize| ids.iter().any(|id| self.ids[number - 1].starts_with(id));
+        assert!(!NEIGHBOURS.into_iter().all(has), "two relays of one subnet in a path: {ids:?}");
         Ok((ids, came))
     }
 
@@ -346,13 +383,9 @@ fn an_open_network_forms_heals_and_lives_on() {
     let ground = &net.ground;
     let at = SocketAddr::from((ground.lab.host(SITE).address, 0));
     let site = ground.lab.host(SITE).within(|| Target::open_at(at));
-    for number in 1..RELAYS {
-        net.start_relay(number);
-    }
-    net.converge(RELAYS - 1);
 
     // A client finds everything by itself, and takes paths as it wishes.
-    let client = net.client(CLIENTS[0], &["--exit", "de,ch"]);
+    let client = net.form(CLIENTS[0], &["--exit", "de,ch"]);
     let (path, took) = net.download(&client, &site, "first");
     println!("first byte after {took:?}, through {path:?}");
     assert_eq!(path.iter().collect::<BTreeSet<_>>().len(), 3, "three relays: {path:?}");

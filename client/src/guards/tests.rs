@@ -96,9 +96,16 @@ fn a_network_that_is_down_is_no_guards_fault() {
     for strikes in 2..=MAX_STRIKES {
         guards.failed(now, &id(2));
         guards.worked(UNIX, &id(1));
-        assert_eq!(guards.has(&id(2)), strikes < MAX_STRIKES, "{strikes}");
+        assert_eq!(guards.in_use().any(|guard| guard.id == id(2)), strikes < MAX_STRIKES, "{strikes}");
     }
     assert!(guards.take_changed() && !guards.take_changed());
+    // It is remembered, used where no other will do, and one again when it answers.
+    assert_eq!(guards.choose(now, |relay| *relay == id(2)), None);
+    assert_eq!(guards.longest_rested(|relay| *relay == id(2)), Some(id(2)));
+    let mut kept = Guards::decode(&guards.encode(NETWORK), NETWORK).unwrap().unwrap();
+    assert_eq!(kept.in_use().map(|guard| guard.id).collect::<Vec<_>>(), [id(1)]);
+    kept.worked(UNIX, &id(2));
+    assert_eq!(kept.in_use().count(), 2);
 }
 
 // path.guard.4
@@ -117,18 +124,34 @@ fn each_is_one_for_months_and_not_for_ever() {
 #[test]
 fn hidden_guards_are_waited_for_and_then_limit_new_ones() {
     let (now, mut guards) = (start(), guards(&[1, 2, 3, 4, 5, 6]));
-    assert_eq!(guards.hidden(now), None);
-    guards.note_hidden(now, |relay| *relay == id(2));
-    assert_eq!(guards.hidden(now), Some(Hidden { guards: 1, waits: true }));
+    let hide = |guards: &mut Guards, now, hidden: &[u8]| {
+        let is_hidden = |relay: &RelayId| hidden.iter().any(|n| *relay == id(*n));
+        guards.note(now, |relay| if is_hidden(relay) { Standing::Hidden } else { Standing::Known });
+        guards.lost(now)
+    };
+    let lost = |hidden, given_up, waits| Some(Lost { hidden, given_up, waits });
+    assert_eq!(guards.lost(now), None);
+    assert_eq!(hide(&mut guards, now, &[2]), lost(1, 0, true));
     let later = now + WAIT;
-    guards.note_hidden(later, |relay| *relay == id(2));
-    assert_eq!(guards.hidden(later), None, "it was waited for");
-    guards.note_hidden(later, |relay| *relay == id(3));
-    assert_eq!(guards.hidden(later), Some(Hidden { guards: 1, waits: true }), "each has its own time");
-    guards.note_hidden(later, |relay| *relay != id(6));
-    assert_eq!(guards.hidden(later + 100 * WAIT), Some(Hidden { guards: MAX_HIDDEN, waits: false }));
-    guards.note_hidden(later, |_| false);
-    assert_eq!(guards.hidden(later), None);
+    assert_eq!(hide(&mut guards, later, &[2]), None, "it was waited for");
+    assert_eq!(hide(&mut guards, later, &[3]), lost(1, 0, true), "each has its own time");
+    hide(&mut guards, later, &[1, 2, 3, 4, 5]);
+    assert_eq!(guards.lost(later + 100 * WAIT), lost(MAX_LOST, 0, false));
+    assert_eq!(hide(&mut guards, later, &[]), None);
+    // Those that are given up count with them, unless they have gone by themselves.
+    for n in [2, 3] {
+        (0..MAX_STRIKES).for_each(|_| {
+            guards.failed(now, &id(n));
+            guards.worked(UNIX, &id(1));
+        });
+    }
+    assert_eq!(hide(&mut guards, later, &[]), None);
+    hide(&mut guards, later, &[2, 4, 5, 6]);
+    assert_eq!(guards.lost(later + WAIT), lost(4, 1, false));
+    guards.note(later, |relay| if *relay == id(3) { Standing::Gone } else { Standing::Hidden });
+    assert_eq!(guards.lost(later + WAIT), lost(5, 0, false));
+    guards.note(later, |_| Standing::Gone);
+    assert_eq!(guards.lost(later), None);
 }
 
 // path.guard.6
@@ -141,8 +164,13 @@ fn one_over_which_few_circuits_stand_is_left() {
     assert!(fair.iter().all(|guard| guard.tried < MOST_TRIED));
     let mut unfair = guards(&[1, 2]);
     let left = (0..1000).find(|n| unfair.count(&id(1), n % 4 == 0));
-    assert_eq!((left, unfair.has(&id(1))), (Some(ENOUGH_TRIED as usize - 1), false));
-    assert!(!unfair.count(&id(1), false), "it is no guard any more");
+    assert_eq!(left, Some(ENOUGH_TRIED as usize - 1));
+    assert!(!unfair.count(&id(1), false), "it is said once");
+    let now = start();
+    assert_eq!(unfair.choose(now, everyone), Some(id(2)));
+    assert_eq!(unfair.awake_before(now, &id(1)), [id(2)], "any other one comes before it");
+    unfair.failed(now, &id(2));
+    assert_eq!(unfair.longest_rested(everyone), Some(id(2)), "and also one that rests");
 }
 
 // path.guard.5

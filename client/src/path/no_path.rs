@@ -1,9 +1,10 @@
 //! Why there is no path, and what to do.
 
+use directory::view::Share;
 use payments::amount::Rate;
 
 use super::market::per_gib;
-use crate::guards::Hidden;
+use crate::guards::Lost;
 use crate::wishes::{Place, RuledOut};
 
 /// Why there is no path; says what is missing.
@@ -45,9 +46,17 @@ pub enum NoPath {
         /// The owners that a price class needs; 0 on a free network.
         needed: usize,
     },
-    /// Guards are registered and not known, and no new one may be drawn yet.
-    #[error("{}", hidden(*_0))]
-    GuardsHidden(Hidden),
+    /// Guards are lost, and no new one may be drawn yet.
+    #[error("{}", lost(*_0))]
+    GuardsLost(Lost),
+    /// So few of the registered relays are known that no new guard is drawn among them.
+    #[error(
+        "only {} of {} registered relays are known, and no new entry is chosen among so few, since somebody may be keeping the others from \
+         this computer: more are asked for, and in some minutes it may go on with these; if it does not, add other addresses to \
+         `bootstrap` in the network file, or, if you know that the others do not run, set few_relays = true in [paths]",
+        _0.known, _0.of
+    )]
+    FewKnown(Share),
     /// The maximum price is too low.
     #[error(
         "a path of {hops} hops{} costs at least {} wei per GiB, and the maximum price of {} wei per GiB rules out {ruled_out} of the relays that may be its entry: raise the maximum price, or lower the number of hops",
@@ -188,17 +197,17 @@ fn too_alike(
     )
 }
 
-fn hidden(Hidden { guards, waits }: Hidden) -> String {
+fn lost(Lost { hidden, given_up, waits }: Lost) -> String {
     if waits {
         return format!(
-            "of {guards} guards of this client, which are registered, it is not known how they are reached: they are waited for a \
+            "of {hidden} guards of this client, which are registered, it is not known how they are reached: they are waited for a \
              minute before another one is drawn"
         );
     }
     format!(
-        "{guards} guards of this client are registered, and no peer tells how they are reached: somebody may be hiding them, so \
-         that others are drawn; use another network or other bootstrap addresses, or remove the file `guards` in the folder of \
-         the setting `state`: then new ones are drawn"
+        "{hidden} guards of this client are registered, and no peer tells how they are reached, and {given_up} others were given up \
+         after many failures: somebody may be hiding or blocking them, so that others are drawn; use another network or other \
+         bootstrap addresses, or remove the file `guards` in the folder of the setting `state`: then new ones are drawn"
     )
 }
 

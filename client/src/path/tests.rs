@@ -8,6 +8,7 @@ use directory::descriptor::{Descriptor, EPOCH_SECONDS, SignedDescriptor};
 use directory::exit_summary::ExitSummary;
 use directory::payment::Payment;
 use directory::registry::Registry;
+use directory::view::Share;
 use payments::Address;
 use payments::amount::Tier;
 use rand_core::SeedableRng as _;
@@ -185,7 +186,7 @@ fn who_hides_guards_one_after_the_other_has_few_drawn() {
                 seen.insert(entry);
                 hidden.insert(entry);
                 paths.set_view(registered(&whole, |_| true, &hidden));
-                assert!(matches!(paths.entry(now), Err(NoPath::GuardsHidden(_))), "it is waited for");
+                assert!(matches!(paths.entry(now), Err(NoPath::GuardsLost(_))), "it is waited for");
             }
             Err(error) => refused = Some(error),
         }
@@ -194,7 +195,7 @@ fn who_hides_guards_one_after_the_other_has_few_drawn() {
     }
     let error = refused.unwrap();
     assert_eq!(seen.len(), 5, "however long he goes on");
-    assert!(error.to_string().contains("somebody may be hiding them"), "{error}");
+    assert!(error.to_string().contains("somebody may be hiding or blocking them"), "{error}");
     // Also by the client that starts again.
     let kept = Guards::decode(&paths.guards().encode(NETWORK), NETWORK).unwrap().unwrap();
     let mut again = self::paths(3, paths.view()).with_guards(kept);
@@ -229,8 +230,76 @@ fn guards_that_fail_or_give_up_their_registration_are_replaced_at_once() {
         paths.set_view(registered(&whole, |id| !gone.contains(id), &hidden));
     };
     without(&mut paths);
-    assert!(matches!(paths.entry(now), Err(NoPath::GuardsHidden(_))));
+    assert!(matches!(paths.entry(now), Err(NoPath::GuardsLost(_))));
     assert!(!gone.contains(&paths.entry(later).unwrap()));
+}
+
+// path.guard.3 path.guard.8
+#[test]
+fn who_blocks_guards_one_after_the_other_has_few_drawn_and_old_ones_are_tried_again() {
+    let view = paid(60, 20, 1, |n| (n, 10, 20));
+    let mut now = start();
+    let mut paths = paths(2, &view);
+    let mut seen = BTreeSet::new();
+    for round in 0..24_000 {
+        let entry = paths.entry(now).unwrap();
+        seen.insert(entry);
+        // All but the first are let through, so that its failures count until it is given up.
+        let blocked = paths.guards().iter().find(|guard| guard.strikes < 12).map(|guard| guard.id);
+        if blocked == Some(entry) {
+            paths.guards_mut().failed(now.instant, &entry);
+        } else {
+            paths.guards_mut().worked(now.unix(), &entry);
+        }
+        now.instant += Duration::from_secs(30);
+        if round % 6_000 == 5_999 {
+            let kept = Guards::decode(&paths.guards().encode(NETWORK), NETWORK).unwrap().unwrap();
+            paths = self::paths(round, &view).with_guards(kept);
+        }
+    }
+    assert!((5..=7).contains(&seen.len()), "{}", seen.len());
+    // Where none answers those that there are go on being tried.
+    let mut again = BTreeSet::new();
+    for _ in 0..200 {
+        let entry = paths.entry(now).unwrap();
+        again.insert(entry);
+        paths.guards_mut().failed(now.instant, &entry);
+        now.instant += Duration::from_secs(1);
+    }
+    seen.extend(&again);
+    assert!(seen.len() <= 7 && again.len() > 1, "{seen:?} {again:?}");
+}
+
+// path.guard.9
+#[test]
+fn no_guard_is_drawn_among_the_few_that_somebody_shows() {
+    let (now, whole) = (start(), paid(60, 20, 1, |n| (n, 10, 20)));
+    let all: Vec<_> = whole.iter().map(|relay| relay.id).collect();
+    let shown = |count: usize| all.iter().skip(count).copied().collect::<BTreeSet<_>>();
+    let mut fresh = paths(2, &registered(&whole, |_| true, &shown(35)));
+    let error = fresh.entry(now).unwrap_err();
+    assert_eq!(error, NoPath::FewKnown(Share { known: 35, of: 60 }));
+    assert!(error.to_string().starts_with("only 35 of 60 registered relays are known"), "{error}");
+    assert_eq!(fresh.guards().iter().len(), 0);
+    fresh.set_view(registered(&whole, |_| true, &shown(1)));
+    assert!(
+        matches!(fresh.entry(now), Err(NoPath::FewKnown(_))),
+        "also where there are not enough for a path"
+    );
+    // Who has a guard already goes on with it, and draws no other one in its place.
+    fresh.set_view(registered(&whole, |_| true, &shown(36)));
+    let entry = fresh.entry(now).unwrap();
+    fresh.guards_mut().worked(now.unix(), &entry);
+    let few = |id: &RelayId| *id != entry && shown(20).contains(id);
+    let hidden: BTreeSet<_> = all.iter().filter(|id| few(id)).copied().collect();
+    fresh.set_view(registered(&whole, |_| true, &hidden));
+    assert_eq!(fresh.entry(now), Ok(entry));
+    fresh.guards_mut().failed(now.instant, &entry);
+    assert_eq!((fresh.entry(now), fresh.guards().iter().len()), (Ok(entry), 1));
+    // Where it is known that there are no more, these few are used.
+    let mut view = registered(&whole, |_| true, &shown(10));
+    view.set_content(true);
+    assert!(paths(2, &view).entry(now).is_ok());
 }
 
 // path.guard.5

@@ -23,8 +23,10 @@ const ALL_CHECKS: Rate = Rate { burst: 4_096, every: Duration::from_millis(2) };
 const REQUESTS: Rate = Rate { burst: 64, every: Duration::from_millis(500) };
 const CIRCUIT_REQUESTS: Rate = Rate { burst: 1_024, every: Duration::from_millis(20) };
 const ALL_REQUESTS: Rate = Rate { burst: 4_096, every: Duration::from_millis(5) };
-/// KiB that everybody is answered.
+/// KiB that everybody is answered; that one /16 (IPv4) or /32 (IPv6) is, an eighth; and that all circuits together are, a half.
 const ALL_ANSWERS: Rate = Rate { burst: 65_536, every: Duration::from_micros(250) };
+const SUBNET_ANSWERS: Rate = Rate { burst: 8_192, every: Duration::from_millis(2) };
+const CIRCUIT_ANSWERS: Rate = Rate { burst: 32_768, every: Duration::from_micros(500) };
 /// What a KiB is.
 const KIB: usize = 1_024;
 /// Descriptors of one relay that are taken.
@@ -49,6 +51,11 @@ impl PeerKey {
         Self { id, prefix, circuit: false }
     }
 
+    /// The /16 (IPv4) or /32 (IPv6) of its address.
+    const fn subnet(self) -> u64 {
+        if self.prefix >> 48 == 4 { self.prefix >> 8 } else { self.prefix >> 16 }
+    }
+
     /// Whoever asks through this circuit: it has no address, and no name but the circuit's.
     pub fn through_circuit(number: u64) -> Self {
         let mut id = [0; 32];
@@ -70,6 +77,8 @@ pub(super) struct Peers {
     circuit_requests: Bucket,
     all_requests: Bucket,
     answers: Bucket,
+    subnet_answers: Buckets<u64, MAX_PEERS>,
+    circuit_answers: Bucket,
     updates: Buckets<RelayId, MAX_IDS>,
     blocked: BTreeMap<[u8; 32], Instant>,
 }
@@ -85,6 +94,8 @@ impl Peers {
             circuit_requests: Bucket::new(),
             all_requests: Bucket::new(),
             answers: Bucket::new(),
+            subnet_answers: Buckets::new(SUBNET_ANSWERS),
+            circuit_answers: Bucket::new(),
             updates: Buckets::new(UPDATES),
             blocked: BTreeMap::new(),
         }
@@ -102,18 +113,25 @@ impl Peers {
     // directory.gossip.3
     pub(super) fn may_ask(&mut self, now: Instant, peer: PeerKey) -> bool {
         let own = if peer.circuit {
-            self.circuits.take(now, peer.prefix) && self.circuit_requests.take(now, CIRCUIT_REQUESTS)
+            self.circuits.take(now, peer.prefix)
+                && self.circuit_answers.has(now, CIRCUIT_ANSWERS)
+                && self.circuit_requests.take(now, CIRCUIT_REQUESTS)
         } else {
-            self.requests.take(now, peer.prefix)
+            self.requests.take(now, peer.prefix) && self.subnet_answers.has(now, &peer.subnet())
         };
         own && self.answers.has(now, ALL_ANSWERS) && self.all_requests.take(now, ALL_REQUESTS)
     }
 
     /// Counts the bytes of an answer; the last one may go beyond the limit.
     // directory.gossip.3
-    pub(super) fn answered(&mut self, now: Instant, length: usize) {
+    pub(super) fn answered(&mut self, now: Instant, peer: PeerKey, length: usize) {
         let size = u32::try_from(length.div_ceil(KIB)).unwrap_or(u32::MAX);
         self.answers.pay(now, ALL_ANSWERS, size);
+        if peer.circuit {
+            self.circuit_answers.pay(now, CIRCUIT_ANSWERS, size);
+        } else {
+            self.subnet_answers.pay(now, peer.subnet(), size);
+        }
     }
 
     /// Whether one more descriptor of this relay is taken.

@@ -346,8 +346,9 @@ fn all_together_are_answered_so_often_and_so_much() {
     let mut large = node(900, (0..900).map(relay));
     let question = node(900, []).request();
     let mut bytes = 0;
+    let apart = |n: u32| peer_at(n, [10 + (n % 16) as u8, 1, ((n / 16) & 255) as u8, 1]);
     let answered = (0..3_000)
-        .map_while(|n| large.handle_request(now, from(n), &question).ok())
+        .map_while(|n| large.handle_request(now, apart(n), &question).ok())
         .inspect(|answer| bytes += answer.len())
         .count();
     assert!(answered < 3_000 && (63 << 20..66 << 20).contains(&bytes), "{answered} answers, {bytes} bytes");

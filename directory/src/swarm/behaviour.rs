@@ -36,8 +36,11 @@ const MAX_KAD: usize = 16_384;
 const REQUEST_TIME: Duration = Duration::from_secs(20);
 /// The most requests of one connection at once.
 const MAX_STREAMS: usize = 8;
-/// Handshakes that may be under way at once, in and out.
+/// Handshakes that may be under way at once, out and in; of those few from one subnet ([`Limits::pending_per_subnet`]).
 const MAX_PENDING: u32 = 64;
+const MAX_PENDING_INCOMING: u32 = 256;
+/// So many connections may be about to end, having given way.
+const MAX_CLOSING: u32 = 64;
 /// The most connections with one peer: two, if both dial at once.
 const MAX_PER_PEER: u32 = 2;
 
@@ -107,9 +110,9 @@ fn connections(limits: Limits) -> ConnectionLimits {
     let incoming = u32::try_from(limits.incoming).unwrap_or(u32::MAX);
     let outgoing = u32::try_from(limits.outgoing).unwrap_or(u32::MAX);
     ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING))
+        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
         .with_max_pending_outgoing(Some(MAX_PENDING))
-        .with_max_established_incoming(Some(incoming))
+        .with_max_established_incoming(Some(incoming.saturating_add(MAX_CLOSING)))
         .with_max_established_outgoing(Some(outgoing))
         .with_max_established_per_peer(Some(MAX_PER_PEER))
 }

@@ -1,6 +1,7 @@
-//! Who may connect: no one who was left, few from one subnet, and strangers only to a part of the places.
+//! Who may connect: no one who was left, few from one subnet, strangers only to a part of the places, and where there is no place, who
+//! comes from a subnet that has fewer than another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,8 +12,8 @@ use libp2p::core::transport::PortUse;
 use libp2p::core::{Endpoint, Multiaddr};
 use libp2p::swarm::behaviour::{ConnectionClosed, ListenFailure};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm, dummy,
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
 };
 
 use crate::registry::Registry;
@@ -29,8 +30,10 @@ pub(super) enum Refusal {
     Left,
     #[error("its subnet has as many connections as one may have")]
     Subnet,
-    #[error("as many strangers are connected as may be")]
+    #[error("as many strangers are connected as may be, of no subnet more than of its own")]
     Strangers,
+    #[error("as many are connected as may be, of no subnet more than of its own")]
+    Full,
     #[error("the peer is no registered relay")]
     Unregistered,
     #[error("its address is no IP")]
@@ -41,7 +44,14 @@ pub(super) enum Refusal {
 #[derive(Clone, Copy, Debug)]
 struct Incoming {
     subnet: Subnet,
-    stranger: bool,
+    /// Whose it is, and whether that is a stranger; not known before the handshake.
+    peer: Option<(PeerId, bool)>,
+}
+
+impl Incoming {
+    fn is_stranger(&self) -> bool {
+        self.peer.is_some_and(|(_, stranger)| stranger)
+    }
 }
 
 /// Refuses connections.
@@ -51,11 +61,13 @@ pub(super) struct Gate {
     registry: Arc<Registry>,
     left: BTreeMap<PeerId, Instant>,
     incoming: BTreeMap<ConnectionId, Incoming>,
+    /// Connections that gave way to others, and are to be closed.
+    closing: VecDeque<(PeerId, ConnectionId)>,
 }
 
 impl Gate {
     pub(super) fn new(limits: Limits, registry: Arc<Registry>) -> Self {
-        Self { limits, registry, left: BTreeMap::new(), incoming: BTreeMap::new() }
+        Self { limits, registry, left: BTreeMap::new(), incoming: BTreeMap::new(), closing: VecDeque::new() }
     }
 
     pub(super) fn set_registry(&mut self, registry: Arc<Registry>) {
@@ -89,20 +101,49 @@ impl Gate {
     fn admit_address(&self, address: &Multiaddr) -> Result<Subnet, Refusal> {
         let subnet = Subnet::of(ip_of(address).ok_or(Refusal::NoIp)?);
         // directory.swarm.3
-        let same = self.incoming.values().filter(|incoming| incoming.subnet == subnet).count();
-        if same >= self.limits.per_subnet { Err(Refusal::Subnet) } else { Ok(subnet) }
+        let same = || self.incoming.values().filter(|incoming| incoming.subnet == subnet);
+        let pending = same().filter(|incoming| incoming.peer.is_none()).count();
+        let full = same().count() >= self.limits.per_subnet || pending >= self.limits.pending_per_subnet;
+        if full { Err(Refusal::Subnet) } else { Ok(subnet) }
     }
 
-    fn admit_peer(&self, peer: &PeerId) -> Result<(), Refusal> {
-        if self.has_left(peer) {
+    /// Gives a peer its place, if need be that of another one.
+    // directory.swarm.3
+    fn admit_peer(&mut self, connection: ConnectionId, peer: PeerId) -> Result<(), Refusal> {
+        if self.has_left(&peer) {
             return Err(Refusal::Left);
         }
-        // directory.swarm.3
-        let strangers = self.incoming.values().filter(|incoming| incoming.stranger).count();
-        if !self.is_registered(peer) && strangers >= self.limits.strangers {
-            return Err(Refusal::Strangers);
+        let stranger = !self.is_registered(&peer);
+        let Some(subnet) = self.incoming.get(&connection).map(|incoming| incoming.subnet) else {
+            return Ok(());
+        };
+        let known = || self.incoming.values().filter(|incoming| incoming.peer.is_some());
+        if stranger && known().filter(|incoming| incoming.is_stranger()).count() >= self.limits.strangers {
+            self.make_room(subnet, Incoming::is_stranger).ok_or(Refusal::Strangers)?;
+        } else if known().count() >= self.limits.incoming {
+            self.make_room(subnet, |incoming| incoming.peer.is_some()).ok_or(Refusal::Full)?;
+        }
+        if let Some(incoming) = self.incoming.get_mut(&connection) {
+            incoming.peer = Some((peer, stranger));
         }
         Ok(())
+    }
+
+    /// Takes the place of the newest connection of the subnet that has most of them, unless the newcomer's would have as many then.
+    fn make_room(&mut self, newcomer: Subnet, counts: impl Fn(&Incoming) -> bool) -> Option<()> {
+        let mut held = BTreeMap::<_, (usize, _)>::new();
+        for (connection, incoming) in self.incoming.iter().filter(|(_, incoming)| counts(incoming)) {
+            let (count, newest) = held.entry(incoming.subnet).or_insert((0, *connection));
+            (*count, *newest) = (*count + 1, *connection);
+        }
+        let own = held.get(&newcomer).map_or(0, |(count, _)| *count);
+        let (most, newest) = held.into_values().max_by_key(|(count, _)| *count)?;
+        if most <= own + 1 {
+            return None;
+        }
+        let (peer, _) = self.incoming.remove(&newest)?.peer?;
+        self.closing.push_back((peer, newest));
+        Some(())
     }
 
     fn admit_dial(&self, peer: Option<PeerId>) -> Result<(), Refusal> {
@@ -126,7 +167,7 @@ impl NetworkBehaviour for Gate {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         let subnet = self.admit_address(remote).map_err(ConnectionDenied::new)?;
-        self.incoming.insert(connection, Incoming { subnet, stranger: false });
+        self.incoming.insert(connection, Incoming { subnet, peer: None });
         Ok(())
     }
 
@@ -137,11 +178,7 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.admit_peer(&peer).map_err(ConnectionDenied::new)?;
-        let stranger = !self.is_registered(&peer);
-        if let Some(incoming) = self.incoming.get_mut(&connection) {
-            incoming.stranger = stranger;
-        }
+        self.admit_peer(connection, peer).map_err(ConnectionDenied::new)?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -185,8 +222,11 @@ impl NetworkBehaviour for Gate {
         match event {}
     }
 
+    /// What `closing` has came by the swarm's own doing, which polls afterwards: nobody need be woken.
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
+        let Some((peer_id, connection)) = self.closing.pop_front() else { return Poll::Pending };
+        let connection = CloseConnection::One(connection);
+        Poll::Ready(ToSwarm::CloseConnection { peer_id, connection })
     }
 }
 
@@ -198,7 +238,8 @@ mod tests {
     use crate::sample::{identity, payment};
     use crate::swarm::place::{multiaddr, peer_of};
 
-    const LIMITS: Limits = Limits { incoming: 100, strangers: 4, per_subnet: 3, outgoing: 9 };
+    const LIMITS: Limits =
+        Limits { incoming: 100, strangers: 4, per_subnet: 3, pending_per_subnet: 2, outgoing: 9 };
 
     #[expect(clippy::disallowed_methods, reason = "a beginning; time goes on by hand")]
     fn beginning() -> Instant {
@@ -236,16 +277,51 @@ mod tests {
         let came = |gate: &mut Gate, n: u8, b: u8| arrives(gate, n.into(), &address(10, b, n), peer(n));
         assert_eq!((50..60).filter(|n| came(&mut gate, *n, 1)).count(), 3, "of one subnet");
         assert!(came(&mut gate, 60, 2), "the fourth stranger");
-        let id = ConnectionId::new_unchecked(61);
-        assert!(gate.handle_pending_inbound_connection(id, &address(10, 3, 1), &address(10, 3, 1)).is_ok());
-        let refused =
-            gate.handle_established_inbound_connection(id, peer(61), &address(10, 3, 1), &address(10, 3, 1));
-        assert_eq!(refused.err().and_then(|why| why.downcast().ok()), Some(Refusal::Strangers));
         assert!(came(&mut gate, 1, 4), "a relay has a place");
-        gate.incoming.remove(&ConnectionId::new_unchecked(50));
+        let id = ConnectionId::new_unchecked;
+        gate.incoming.remove(&id(50));
         assert!(came(&mut gate, 62, 1), "who goes makes place");
+        let (from, refused) = (address(10, 1, 9), Some(Refusal::Subnet));
+        let why = |refused: Result<_, ConnectionDenied>| refused.err().and_then(|why| why.downcast().ok());
+        assert_eq!(why(gate.handle_pending_inbound_connection(id(63), &from, &from)), refused);
+        // Handshakes that do not end hold few places.
+        let from = address(10, 7, 1);
+        let pends = |gate: &mut Gate, n| gate.handle_pending_inbound_connection(id(n), &from, &from);
+        assert!(pends(&mut gate, 70).is_ok() && pends(&mut gate, 71).is_ok());
+        assert_eq!(why(pends(&mut gate, 72)), refused);
         let named: Multiaddr = "/dns4/example.org/tcp/1".parse().unwrap();
         assert!(!arrives(&mut gate, 99, &named, peer(2)));
+    }
+
+    // directory.swarm.3
+    #[test]
+    fn six_subnets_that_hold_all_places_give_way_to_the_seventh() {
+        let limits = Limits { incoming: 24, strangers: 18, per_subnet: 9, ..LIMITS };
+        let mut gate = Gate { limits, ..gate() };
+        let mut next = 0..;
+        let mut come = |gate: &mut Gate, subnet: u8, peer: PeerId| {
+            arrives(gate, next.next().unwrap(), &address(93, subnet, 1), peer)
+        };
+        let came: Vec<_> = (0..60).map(|n| come(&mut gate, n % 6, PeerId::random())).collect();
+        assert_eq!(came.iter().filter(|came| **came).count(), 18, "three of each, and none gave way");
+        assert_eq!(came.iter().rposition(|came| *came), Some(17));
+        let held = |gate: &Gate, subnet: u8| {
+            let subnet = Subnet::of([93, subnet, 1, 1].into());
+            gate.incoming
+                .values()
+                .filter(|incoming| incoming.subnet == subnet && incoming.peer.is_some())
+                .count()
+        };
+        // Each of another subnet has a place, until it has as many.
+        let others: Vec<_> = (0..4).map(|_| come(&mut gate, 50, PeerId::random())).collect();
+        assert_eq!(others, [true, true, false, false]);
+        assert!((100..110).all(|subnet| come(&mut gate, subnet, PeerId::random())));
+        assert!((0..6).all(|subnet| held(&gate, subnet) <= 2), "those that held most gave way");
+        let strangers = gate.incoming.values().filter(|incoming| incoming.is_stranger()).count();
+        assert_eq!((strangers, gate.closing.len()), (18, 12));
+        // The first of each stays.
+        assert!((0..4).all(|n| gate.incoming.contains_key(&ConnectionId::new_unchecked(n))));
+        assert!((1..=3).all(|n| come(&mut gate, 7, peer(n))), "and relays have places of their own");
     }
 
     // directory.swarm.4

@@ -24,6 +24,8 @@ const RELAY_PAUSE: Duration = Duration::from_mins(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// The most relays whose failures are remembered.
 const MAX_FAILED: usize = 4_096;
+/// The most peers that are asked in a round, for each that is to answer.
+const MOST_ASKED: usize = 3;
 /// The most answers of one peer in a round: more than the largest set needs.
 const MAX_FOLLOWED: u32 = 64;
 /// The most peers that are remembered to seem to hide relays.
@@ -111,6 +113,8 @@ struct Round {
     asked: BTreeSet<PeerId>,
     waiting: BTreeSet<PeerId>,
     answers: usize,
+    /// Whether anybody has said anything.
+    heard: bool,
     /// Who was reached for it: those are asked first.
     fresh: Vec<PeerId>,
     /// How often who was asked for more.
@@ -130,6 +134,8 @@ pub(super) struct Peers {
     hiding: BTreeMap<PeerId, Instant>,
     round: Option<Round>,
     next: Instant,
+    /// Whether so few relays are known that the bootstrap addresses are asked before them.
+    few: bool,
 }
 
 impl Peers {
@@ -145,6 +151,7 @@ impl Peers {
             hiding: BTreeMap::new(),
             round: None,
             next: now,
+            few: false,
         }
     }
 
@@ -161,6 +168,16 @@ impl Peers {
     /// Where a connected peer is.
     pub(super) fn ip(&self, peer: &PeerId) -> Option<IpAddr> {
         self.connected.get(peer).map(|peer| peer.ip)
+    }
+
+    /// Whether a peer was reached by a bootstrap address.
+    pub(super) fn is_bootstrap(&self, id: &PeerId) -> bool {
+        self.bootstrap.iter().any(|bootstrap| bootstrap.peer == Some(*id))
+    }
+
+    /// Notes whether so few relays are known that those may be the ones that somebody wants us to know.
+    pub(super) const fn note_few(&mut self, few: bool) {
+        self.few = few;
     }
 
     /// Begins the next round at once.
@@ -241,13 +258,15 @@ impl Peers {
         self.failed.entry(relay).or_insert_with(|| Failures::none(now)).add(now, RELAY_PAUSE);
     }
 
-    /// A peer has answered all that it was asked.
-    pub(super) fn answered(&mut self, id: &PeerId) {
+    /// A peer has answered all that it was asked; unless it `satisfies`, somebody else is asked, too.
+    // directory.exchange.6
+    pub(super) fn answered(&mut self, id: &PeerId, satisfies: bool) {
         self.hiding.remove(id);
         if let Some(round) = &mut self.round
             && round.waiting.remove(id)
         {
-            round.answers = round.answers.saturating_add(1);
+            round.answers = round.answers.saturating_add(satisfies.into());
+            round.heard = true;
         }
     }
 
@@ -319,7 +338,8 @@ impl Peers {
         self.dial(now, rng, view, kept, &mut steps);
         if let Some(round) = &mut self.round {
             let taken = round.answers + round.waiting.len() + self.dialing.len();
-            let mut wanted = self.policy.asked.saturating_sub(taken);
+            let left = (MOST_ASKED * self.policy.asked).saturating_sub(round.asked.len());
+            let mut wanted = self.policy.asked.saturating_sub(taken).min(left);
             let ready = self.connected.iter().filter(|(id, peer)| peer.serves && !round.asked.contains(id));
             let mut ready: Vec<PeerId> = ready.map(|(id, _)| *id).collect();
             while wanted > 0 && !ready.is_empty() {
@@ -356,13 +376,14 @@ impl Peers {
         if round.answers < self.policy.asked && busy {
             return;
         }
-        if round.answers == 0 {
+        if !round.heard {
             self.next = self.next.min(now + RETRY);
         }
         self.round = None;
     }
 
-    /// Up to so many addresses to dial: relays of the view, and the bootstrap addresses if those do not suffice.
+    /// Up to so many addresses to dial: relays of the view, and the bootstrap addresses if those do not suffice; these first where few
+    /// relays are known.
     fn targets(&self, now: Instant, rng: &mut Random, view: &View, count: usize) -> Vec<Target> {
         if count == 0 {
             return Vec::new();
@@ -375,23 +396,21 @@ impl Peers {
             .filter(|relay| !self.failed.get(&relay.id).is_some_and(waits))
             .map(|relay| relay.id)
             .collect();
+        let named = self.bootstrap.iter().enumerate().filter(|(index, bootstrap)| {
+            let connected = bootstrap.peer.is_some_and(|peer| self.connected.contains_key(&peer));
+            !connected && !waits(&bootstrap.failures) && !self.dialing.contains(&Target::Bootstrap(*index))
+        });
+        let mut named = named.map(|(index, _)| Target::Bootstrap(index));
         let mut targets = Vec::new();
+        if self.few {
+            targets.extend(named.by_ref().take(count));
+        }
         while targets.len() < count && !relays.is_empty() {
             let id = relays.swap_remove(below(rng, relays.len()));
             let target = peer_of(&id).map(|peer| Target::Relay(id, peer));
             targets.extend(target.filter(|target| !self.dialing.contains(target)));
         }
-        for (index, bootstrap) in self.bootstrap.iter().enumerate() {
-            let connected = bootstrap.peer.is_some_and(|peer| self.connected.contains_key(&peer));
-            let target = Target::Bootstrap(index);
-            if targets.len() < count
-                && !connected
-                && !waits(&bootstrap.failures)
-                && !self.dialing.contains(&target)
-            {
-                targets.push(target);
-            }
-        }
+        targets.extend(named.take(count.saturating_sub(targets.len())));
         targets
     }
 }

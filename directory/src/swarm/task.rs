@@ -27,14 +27,15 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::descriptor::SignedDescriptor;
-use crate::exchange::{Denied, Exchange, PeerKey, Verdict};
+use crate::exchange::{Denied, Exchange, PeerKey, Report, Verdict};
 use crate::registry::Registry;
 use crate::swarm::behaviour::{Behaviour, BehaviourEvent, topic};
 use crate::swarm::calls::Calls;
+use crate::swarm::patience::Patience;
 use crate::swarm::peers::{Peers, Policy, Step, Target};
 use crate::swarm::place::{Subnet, ip_of, multiaddr, relay_of, socket_of};
 use crate::swarm::{Settings, StartError, Status};
-use crate::view::View;
+use crate::view::{Share, View};
 
 /// How often it is looked at what is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -115,6 +116,11 @@ pub(super) struct Task {
     calls: Calls,
     /// Who calls relays that ask for it.
     callers: Option<mpsc::Sender<RelayId>>,
+    patience: Patience,
+    /// Whether few of the registered relays are known.
+    few: bool,
+    /// Whether the user takes few relays for all that there are.
+    content: bool,
 }
 
 /// How others see us.
@@ -125,22 +131,26 @@ struct Sight {
     /// Relays that said that they call us, and when the last one did.
     called: u64,
     last_called: u64,
-    /// At which addresses the last peers see us.
-    told: VecDeque<IpAddr>,
+    /// At which addresses the last peers see us; one of each subnet.
+    told: VecDeque<(Subnet, IpAddr)>,
 }
 
 impl Sight {
-    fn told_by(&mut self, address: &Multiaddr) {
+    /// Takes a peer's word in the place of the one that its subnet gave before: who speaks often has no more weight.
+    fn told_by(&mut self, from: Subnet, address: &Multiaddr) {
+        let Some(ip) = ip_of(address) else { return };
+        self.told.retain(|(subnet, _)| *subnet != from);
         if self.told.len() >= TOLD {
             self.told.pop_front();
         }
-        self.told.extend(ip_of(address));
+        self.told.push_back((from, ip));
     }
 
     /// What more than half of them say: one that lies is not believed.
     fn address(&self) -> Option<IpAddr> {
-        let says = |ip: &IpAddr| self.told.iter().filter(|other| *other == ip).count();
-        self.told.iter().copied().find(|ip| says(ip) * 2 > self.told.len())
+        let all = || self.told.iter().map(|(_, ip)| *ip);
+        let says = |ip: IpAddr| all().filter(|other| *other == ip).count();
+        all().find(|ip| says(*ip) * 2 > self.told.len())
     }
 }
 
@@ -168,6 +178,7 @@ impl Task {
         }
         let (asked, kept) = if serves { (ASKED.1, KEPT) } else { (ASKED.0, 0) };
         let policy = Policy { asked, kept, every: settings.every };
+        let content = settings.view.is_content();
         let mut exchange = Exchange::new(settings.view, own);
         exchange.set_registry(now.unix(), registry);
         let views = watch::Sender::new(Arc::new(exchange.view().clone()));
@@ -202,6 +213,9 @@ impl Task {
             own,
             calls: Calls::default(),
             callers: None,
+            patience: Patience::new(local),
+            few: false,
+            content,
         })
     }
 
@@ -266,8 +280,16 @@ impl Task {
     }
 
     fn show(&mut self) {
-        if self.exchange.changed() {
-            self.views.send_replace(Arc::new(self.exchange.view().clone()));
+        let changed = self.exchange.changed();
+        if changed {
+            self.few = self.exchange.view().share().is_some_and(Share::is_few);
+            self.peers.note_few(self.few);
+        }
+        let content = self.patience.ends((self.now)().instant, self.few) || self.content;
+        if changed || self.views.borrow().is_content() != content {
+            let mut view = self.exchange.view().clone();
+            view.set_content(content);
+            self.views.send_replace(Arc::new(view));
         }
     }
 
@@ -398,7 +420,7 @@ impl Task {
             Command::Request(to) => drop(to.send(self.exchange.probe())),
             Command::Take { from, answer, to } => {
                 let report = self.exchange.handle_response(now, from, &answer).ok();
-                if report.as_ref().is_some_and(|report| !report.hides()) {
+                if report.as_ref().is_some_and(Report::satisfies) {
                     self.count(now);
                     self.peers.rest(now.instant);
                 }
@@ -433,7 +455,12 @@ impl Task {
                 return self.leave(now, peer, "it hides relays");
             }
         } else {
-            self.peers.answered(&peer);
+            self.peers.answered(&peer, report.satisfies());
+            if self.peers.is_bootstrap(&peer)
+                && let Some(ip) = self.peers.ip(&peer)
+            {
+                self.patience.heard(Subnet::of(ip));
+            }
         }
         if self.serves && !report.lacking.is_empty() {
             let push = self.exchange.push(&report.lacking);
@@ -482,8 +509,14 @@ impl Task {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.gossip(now, event),
             SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.exchange(now, event),
             SwarmEvent::Behaviour(BehaviourEvent::Call(event)) => self.call(now, event),
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { info, .. })) => {
-                self.sight.told_by(&info.observed_addr);
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => {
+                if let Some(ip) = self.peers.ip(&peer_id) {
+                    self.sight.told_by(Subnet::of(ip), &info.observed_addr);
+                }
             }
             _ => {}
         }
@@ -598,7 +631,7 @@ impl Task {
             .collect();
         peers.sort_unstable();
         let mut subnets = BTreeSet::new();
-        peers.sort_by_key(|(_, _, ip)| !subnets.insert(Subnet::of(*ip)));
+        peers.sort_by_cached_key(|(_, _, ip)| !subnets.insert(Subnet::of(*ip)));
         peers.truncate(CALLERS);
         for (_, peer, _) in &peers {
             self.swarm.behaviour_mut().call.send_request(peer, Vec::new());
@@ -674,4 +707,36 @@ fn gossip_addresses(relay: &SignedDescriptor) -> Vec<Multiaddr> {
     let port = Some(relay.gossip_port).filter(|port| *port != 0);
     let at = |port| relay.addresses.iter().map(move |address| multiaddr(SocketAddr::new(address.ip(), port)));
     port.into_iter().flat_map(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_tells_often_where_it_sees_us_has_one_vote_and_so_has_its_subnet() {
+        let mut sight = Sight::default();
+        let mut tell = |from: [u8; 4], ip: [u8; 4]| {
+            sight.told_by(Subnet::of(from.into()), &multiaddr((ip, 7).into()));
+            sight.address()
+        };
+        let (true_one, lie): ([u8; 4], [u8; 4]) = ([93, 1, 1, 1], [93, 9, 9, 9]);
+        for n in 0..3 {
+            assert_eq!(tell([94, n, 1, 1], true_one), Some(true_one.into()));
+        }
+        for n in 0..200 {
+            assert_eq!(tell([95, 1, n, 1], lie), Some(true_one.into()), "many of one subnet");
+        }
+        assert_eq!(tell([95, 2, 1, 1], lie), Some(true_one.into()));
+        assert_eq!(tell([95, 3, 1, 1], lie), None, "half of them are not enough");
+        assert_eq!(
+            tell([95, 1, 1, 1], true_one),
+            Some(true_one.into()),
+            "who changes its mind has no second vote"
+        );
+        for n in 0..=255 {
+            tell([96, n, 1, 1], lie);
+        }
+        assert_eq!(sight.told.len(), TOLD);
+    }
 }

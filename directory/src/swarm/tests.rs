@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use circuit::keys::NetworkId;
@@ -21,6 +22,7 @@ use crate::descriptor::{Descriptor, EPOCH_SECONDS, epoch};
 use crate::sample::{NETWORK, chain, descriptor, identity, payment};
 use crate::swarm::behaviour::{Behaviour, BehaviourEvent, topic};
 use crate::swarm::place::multiaddr;
+use crate::view::Share;
 
 /// Far longer than anything takes.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -368,6 +370,90 @@ async fn many_peers_of_one_subnet_leave_places_for_others() {
             // One of that subnet hears nothing more, one of another does.
             assert_eq!(greeting(first.at, [127, 0, 0, 9]).await, None);
             assert!(greeting(first.at, [127, 1, 0, 1]).await.is_some());
+        })
+        .await;
+}
+
+/// The clock of a client that waits five minutes in a moment.
+fn jumping() -> Now {
+    let now = now();
+    let ahead = Duration::from_mins(AHEAD.load(Ordering::Relaxed));
+    Now { instant: now.instant + ahead, unix_ms: now.unix_ms + u64::try_from(ahead.as_millis()).unwrap() }
+}
+
+static AHEAD: AtomicU64 = AtomicU64::new(0);
+
+// path.guard.9
+#[tokio::test]
+async fn where_most_relays_have_stopped_few_are_believed_in_the_end() {
+    let lab = Lab::new(5);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            let settings = Settings { now: jumping, ..lab.settings(100, vec![], &[first.at]) };
+            let client = start(settings).unwrap();
+            knows(&client, 1).await;
+            let gap = || client.views().borrow().gap();
+            assert_eq!(gap(), Some(Share { known: 1, of: 5 }));
+            AHEAD.store(4, Ordering::Relaxed);
+            let before = client.status().exchanges;
+            until("it is asked again", || client.status().exchanges > before + 1).await;
+            assert!(gap().is_some());
+            AHEAD.store(6, Ordering::Relaxed);
+            until("it is believed", || gap().is_none()).await;
+            assert!(client.views().borrow().is_content());
+            // More relays come: nothing need be believed any more.
+            let _more = [lab.relay(2, &[first.at]).await, lab.relay(3, &[first.at]).await];
+            knows(&client, 3).await;
+            until("enough are known", || !client.views().borrow().is_content()).await;
+            assert_eq!(gap(), None);
+            // The user's own word needs no time.
+            let mut view = View::new(NETWORK).with_chain(chain());
+            view.set_content(true);
+            let told = start(Settings { view, ..lab.settings(101, vec![], &[]) }).unwrap();
+            until("it is seen", || told.views().borrow().is_content()).await;
+        })
+        .await;
+}
+
+// directory.swarm.3
+#[tokio::test]
+async fn one_of_the_fullest_subnet_gives_way_to_another_subnets_first() {
+    let Ok(far) = TcpListener::bind("[::1]:0").and_then(|free| free.local_addr()) else {
+        // No IPv6 here, and so no second subnet.
+        return;
+    };
+    let lab = Lab { limits: Limits { strangers: 3, ..Limits::default() }, ..Lab::new(2) };
+    LocalSet::new()
+        .run_until(async {
+            let near = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let handle = start(lab.settings(1, vec![near, far], &[])).unwrap();
+            let (told, mut tells) = mpsc::channel(16);
+            let come = |seed: u8, to| {
+                let (told, mut one) = (told.clone(), raw(seed));
+                one.dial(dial(to)).unwrap();
+                tokio::task::spawn_local(async move {
+                    loop {
+                        let stands = match one.select_next_some().await {
+                            SwarmEvent::ConnectionEstablished { .. } => true,
+                            SwarmEvent::ConnectionClosed { .. } => false,
+                            _ => continue,
+                        };
+                        told.send((seed, stands)).await.unwrap();
+                    }
+                });
+            };
+            for seed in 90..93 {
+                come(seed, near);
+                assert_eq!(timeout(PATIENCE, tells.recv()).await.unwrap(), Some((seed, true)));
+            }
+            until("all have places", || handle.status().peers == 3).await;
+            come(93, far);
+            let mut next = async || timeout(PATIENCE, tells.recv()).await.unwrap().unwrap();
+            let mut both = [next().await, next().await];
+            both.sort_unstable();
+            assert!(matches!(both, [(90..=92, false), (93, true)]), "{both:?}");
+            until("one gave way", || handle.status().peers == 3).await;
         })
         .await;
 }

@@ -8,8 +8,9 @@ from typing import Any
 from Crypto.Hash import keccak
 
 from blake3 import blake3
+from edwards import montgomery, prove
 from payments import encode_rate
-from primitives import be, kdf, rand, sign, sign_public
+from primitives import be, kdf, public, rand, sign, sign_public, verify
 
 STATE, SET, PUSH = 1, 2, 3
 LIMIT = 1024                            # of a descriptor that is exchanged
@@ -58,12 +59,12 @@ def encode_body(relay: dict) -> bytes:
         listed(relay["onion_keys"], 2), listed(addresses, 1),
         listed(ranges, 1), relay["country"].encode("ascii") or bytes(2),
         *texts, be(relay["bandwidth"], 4), be(relay["gossip_port"], 2),
-        payment, be(0, 1)])                 # no proof of the link key
+        payment])
 
 
-def descriptor(relay: dict) -> bytes:
-    """``body | signature``."""
-    body = encode_body(relay)
+def descriptor(relay: dict, proof: bytes = b"") -> bytes:
+    """``body | signature``, with the proof of the link key if there is one."""
+    body = encode_body(relay) + (be(1, 1) + proof if proof else be(0, 1))
     return body + sign(relay["seed"], b"chive descriptor 1" + body)
 
 
@@ -156,6 +157,29 @@ def relays() -> list[dict]:
     return found
 
 
+def proved(known: list[dict]) -> tuple[list[dict], list[bytes]]:
+    """Relays that prove their link keys, and descriptors with wrong proofs."""
+    found, refused = [], []
+    for i, relay in enumerate(known[:2]):
+        secret = rand(f"directory link secret {i}", 32)
+        relay = {**relay, "link_key": public(secret)}
+        message = (b"chive link key 1" + relay["network"]
+                   + sign_public(relay["seed"]))
+        nonce = rand(f"directory link nonce {i}", 32)
+        proof = prove(secret, nonce, message)
+        assert montgomery(proof[:32]) == relay["link_key"]
+        verify(proof[:32], proof[32:], message)
+        data = descriptor(relay, proof)
+        found.append({**relay, "link_secret": secret, "descriptor": data,
+                      "digest": digest_of(data)})
+        other = rand(f"directory link secret {i + 9}", 32)
+        refused += [
+            descriptor(relay, prove(other, nonce, message)),
+            descriptor(relay, prove(secret, nonce, message[:-1] + b"?")),
+            descriptor(relay, proof[:-1] + be(proof[-1] ^ 1, 1))]
+    return found, refused
+
+
 def changes(known: list[dict]) -> list[dict]:
     """The registry's changes: all five come, one more comes and leaves."""
     found = [{"seq": 1, "owner": rand("directory guest", 20),
@@ -205,6 +229,7 @@ def build() -> dict:
     network = network_id(CHAIN_ID, CONTRACT)
     listed_changes = changes(known)
     bytes_ = [descriptor(relay) for relay in known]
+    with_proof, refused = proved(known)
     return shown({
         "spec": "docs/spec/04-directory.md sections 1, 2, 3 and 5",
         "about": "Descriptors, a registry, and exchanges; see README.md.",
@@ -213,5 +238,6 @@ def build() -> dict:
         "descriptors": [{**relay, "descriptor": data,
                          "digest": digest_of(data)}
                         for relay, data in zip(known, bytes_)],
+        "proved": with_proof, "refused": refused,
         "exchanges": exchanges(bytes_, network, len(listed_changes)),
     })

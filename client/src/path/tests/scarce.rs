@@ -203,7 +203,8 @@ const fn name(no_path: &NoPath) -> &'static str {
         NoPath::Wishes { place: Place::Entry, .. } => "wishes for the entry",
         NoPath::Wishes { .. } => "other wishes",
         NoPath::TooAlike { .. } => "too alike",
-        NoPath::GuardsHidden(_) => "hidden guards",
+        NoPath::GuardsLost(_) => "lost guards",
+        NoPath::FewKnown(_) => "few relays",
     }
 }
 

@@ -189,6 +189,36 @@ fn who_asks_without_end_is_not_answered_and_neighbours_of_other_subnets_are() {
     assert_eq!(busy.handle_request(later, peer(1), &request), Err(Denied::TooMany));
 }
 
+// directory.gossip.3
+#[test]
+fn six_subnets_that_take_all_the_answers_they_get_leave_answers_for_others() {
+    let (now, count) = (start(), 2_000);
+    let mut busy = node(count, (0..count).map(relay));
+    let request = node(count, []).request();
+    // Many peers of many prefixes, in six subnets: a whole set costs each of them little.
+    let mut taken = [0; 6];
+    for n in 0..12_000_u32 {
+        let subnet = n as usize % 6;
+        let from = peer_at(n, [93, subnet.try_into().unwrap(), (n / 6 % 250).try_into().unwrap(), 1]);
+        if let Ok(answer) = busy.handle_request(now, from, &request) {
+            taken[subnet] += answer.len();
+        }
+    }
+    let (least, most) = (8 << 20, 9 << 20);
+    assert!(taken.iter().all(|taken| (least..=most).contains(taken)), "{taken:?}");
+    assert!(busy.handle_request(now, peer_at(1, [93, 6, 1, 1]), &request).is_ok());
+    assert!(busy.handle_request(now, PeerKey::through_circuit(7), &request).is_ok());
+    // Nor do circuits take more than half.
+    let later = after(now, Duration::from_mins(1));
+    let answers = (0..1_000)
+        .filter_map(|n| busy.handle_request(later, PeerKey::through_circuit(n), &request).ok())
+        .map(|answer| answer.len())
+        .sum::<usize>();
+    assert!((32 << 20..=33 << 20).contains(&answers), "{answers}");
+    let asked = |busy: &mut Exchange, ip| busy.handle_request(later, peer_at(1, ip), &request).is_ok();
+    assert!(asked(&mut busy, [93, 7, 1, 1]) && asked(&mut busy, [93, 8, 1, 1]));
+}
+
 // directory.gossip.1 directory.gossip.3
 #[test]
 fn a_flood_of_100_000_descriptors_is_bounded_in_memory_and_work() {
@@ -257,6 +287,38 @@ fn a_peer_that_hides_half_of_the_relays_is_noticed() {
     let state = State { count: 100, ..state };
     let report = client.handle_response(start(), peer(2), &Answer::Set(state, missing).write().unwrap());
     assert!(report.unwrap().hides());
+}
+
+// directory.exchange.6
+#[test]
+fn a_peer_that_repeats_what_it_is_asked_satisfies_nobody_who_knows_little() {
+    let (count, now) = (100, start());
+    let repeat = |asker: &mut Exchange, request: Vec<u8>| {
+        let (_, request) = Request::read(&request).unwrap();
+        let (Request::State(digest) | Request::Set(Summary { digest, .. })) = request else {
+            panic!("a push")
+        };
+        let count = asker.view().iter().len().try_into().unwrap();
+        let answer = Answer::State(State { digest, count, seq: 100 });
+        asker.handle_response(now, peer(1), &answer.write().unwrap()).unwrap()
+    };
+    // What a first liar has shown, a second one says to be all.
+    let mut shown = node(count, (0..5).map(relay));
+    for request in [shown.probe(), shown.request()] {
+        let report = repeat(&mut shown, request);
+        assert!(report.same && report.few && !report.hides() && !report.satisfies(), "{report:?}");
+    }
+    // So does one that knows all, and finds out from the question what the asker has.
+    let mut clever = node(count, (0..5).map(relay));
+    let request = shown.request();
+    let report = ask(now, &mut shown, request, &mut clever).remove(0);
+    assert!(report.same && !report.satisfies(), "{report:?}");
+    let mut honest = node(count, (0..count).map(relay));
+    let request = shown.request();
+    let report = ask(now, &mut shown, request, &mut honest).remove(0);
+    assert!(report.taken == 95 && report.satisfies());
+    let request = shown.request();
+    assert!(repeat(&mut shown, request).satisfies(), "the registry bears it out");
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
+use circuit::keys::DhSecret;
+
 use super::*;
+use crate::descriptor::Refused;
 use crate::exit_summary::ExitSummary;
 use crate::payment::{Payment, Rate};
 
@@ -34,9 +37,10 @@ fn chain_of(file: &Value) -> Chain {
     Chain { id: number(&file["chain_id"]), contract: array(&file["contract"]).into(), ..chain() }
 }
 
-/// The descriptor that these fields and this seed make.
+/// The descriptor that these fields and this seed make; with a proof if they have the secret of the link key.
 fn signed(json: &Value) -> SignedDescriptor {
     let identity = IdentitySecret::from_bytes(&array(&json["seed"]));
+    let secret = json["link_secret"].is_string().then(|| DhSecret::from_bytes(array(&json["link_secret"])));
     let address = |json: &Value| {
         std::net::SocketAddr::new(json[0].as_str().unwrap().parse().unwrap(), number(&json[1]))
     };
@@ -66,7 +70,10 @@ fn signed(json: &Value) -> SignedDescriptor {
             exit_ask: Rate(number(&paid["exit_ask"])),
         }),
     };
-    SignedDescriptor::sign(descriptor, &identity).unwrap()
+    match secret {
+        Some(secret) => SignedDescriptor::prove(descriptor, &identity, &secret).unwrap(),
+        None => SignedDescriptor::sign(descriptor, &identity).unwrap(),
+    }
 }
 
 /// The registry after all changes; its hash after each is checked.
@@ -92,6 +99,26 @@ fn descriptors_are_those_of_the_reference() {
         let (signed, expected) = (signed(json), bytes(&json["descriptor"]));
         assert_eq!((signed.bytes(), signed.digest()), (&expected[..], &array(&json["digest"])));
         assert_eq!(SignedDescriptor::parse(&expected, network, now), Ok(signed));
+    }
+}
+
+// directory.link.1
+#[test]
+fn proofs_of_link_keys_are_those_of_the_reference() {
+    let file = file();
+    let (network, now) = (NetworkId(array(&file["network"])), number(&file["now"]));
+    assert!(list(&file, "proved").len() > 1 && list(&file, "refused").len() > 5);
+    for json in list(&file, "proved") {
+        let (own, expected) = (signed(json), bytes(&json["descriptor"]));
+        let read = SignedDescriptor::parse(&expected, network, now).unwrap();
+        assert!(read.holds_link_key() && read.digest() == &array(&json["digest"]));
+        // Before the proof's signature, whose nonce is its maker's choice, and the relay's own.
+        let same = expected.len() - 2 * 64;
+        assert_eq!((own.bytes().len(), &own.bytes()[..same]), (expected.len(), &expected[..same]));
+    }
+    for json in list(&file, "refused") {
+        let refused = SignedDescriptor::parse(&bytes(json), network, now);
+        assert!(matches!(refused, Err(Refused::Forged(_))), "{refused:?}");
     }
 }
 

@@ -69,7 +69,7 @@ impl World {
                 match step {
                     Step::Ask(id) => {
                         asked.push(id);
-                        self.peers.answered(&id);
+                        self.peers.answered(&id, true);
                     }
                     Step::Dial(target @ Target::Relay(_, id)) => {
                         self.connect(id, true);
@@ -204,7 +204,7 @@ fn who_hides_has_time_to_learn_and_is_left_then() {
     assert!(!world.peers.hides(world.now, peer(1)));
     assert!(!world.peers.hides(world.now, peer(1)), "not at once");
     assert!(!world.peers.hides(world.now, peer(2)));
-    world.peers.answered(&peer(2));
+    world.peers.answered(&peer(2), true);
     world.pass(Duration::from_secs(30));
     assert!(world.peers.hides(world.now, peer(1)));
     assert!(!world.peers.hides(world.now, peer(2)), "it had learned meanwhile");
@@ -248,4 +248,36 @@ fn two_connections_are_one_peer() {
     assert_eq!(world.peers.len(), 1);
     world.peers.disconnected(&peer(1));
     assert_eq!(world.peers.len(), 0);
+}
+
+// directory.exchange.6
+#[test]
+fn who_says_nothing_new_where_little_is_known_is_no_answer() {
+    let mut world = World::new(POLICY, 0, []);
+    for n in 1..=20 {
+        world.connect(peer(n), true);
+    }
+    let (mut asked, mut steps) = (0, world.plan());
+    while !steps.is_empty() {
+        for step in steps {
+            let Step::Ask(id) = step else { panic!("{step:?}") };
+            asked += 1;
+            world.peers.answered(&id, false);
+        }
+        steps = world.plan();
+    }
+    assert_eq!(asked, 9, "others are asked instead, up to three times as many");
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.plan(), [], "and not without a pause");
+}
+
+// path.guard.9
+#[test]
+fn where_few_relays_are_known_the_bootstrap_addresses_are_asked_first() {
+    let mut world = World::new(POLICY, 2, 1..=9);
+    world.peers.note_few(true);
+    let named = [0, 1].map(stranger);
+    let asked = world.run();
+    assert!(asked.len() == 3 && named.iter().all(|id| asked.contains(id)), "{asked:?}");
+    assert!(named.iter().all(|id| world.peers.is_bootstrap(id)) && !world.peers.is_bootstrap(&peer(1)));
 }
