@@ -87,6 +87,9 @@ pub(crate) struct Demo {
     /// How much the check moves each way, in MiB.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100_000), requires = "check", value_name = "N")]
     pub(crate) mib: u64,
+    /// What each relay passes on at most, as in the configuration of a relay; without it, as fast as this machine can.
+    #[arg(long, value_parser = bytes_per_second, value_name = "RATE")]
+    pub(crate) rate: Option<u64>,
     /// Where the client listens for SOCKS5; port 0 is any free port.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     pub(crate) socks: SocketAddr,
@@ -605,8 +608,12 @@ fn size(text: &str) -> Result<String, String> {
 }
 
 fn rate(text: &str) -> Result<String, String> {
-    let rate = limits::parse_rate(text).filter(|rate| *rate >= limits::MIN_RATE);
-    rate.map(|_| text.to_owned())
+    bytes_per_second(text).map(|_| text.to_owned())
+}
+
+fn bytes_per_second(text: &str) -> Result<u64, String> {
+    limits::parse_rate(text)
+        .filter(|rate| *rate >= limits::MIN_RATE)
         .ok_or_else(|| "a rate of at least 50 kB/s is wanted, such as \"10 MB/s\"".to_owned())
 }
 

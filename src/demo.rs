@@ -140,7 +140,7 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
         |money| format!("a chain runs in this process, the contract is at {}", money.bank.domain().contract),
     ))?;
     let (relays, exits) = (plans.len(), plans.iter().filter(|plan| plan.exit.is_some()).count());
-    let view = nodes.start_relays(plans, wanted.hops, money.as_ref()).await?;
+    let view = nodes.start_relays(plans, wanted, money.as_ref()).await?;
     stages.done(&format!("{relays} relays have keys and run, {exits} of them exits"))?;
     let (client, socks) = nodes.start_client(view, wanted.socks, wanted.hops, money.as_ref()).await?;
     stages.done(&format!("the client runs, SOCKS5 on {socks}"))?;

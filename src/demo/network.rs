@@ -15,6 +15,7 @@ use router::driver::Relay;
 use router::policy::ExitPolicy;
 
 use super::bank::{Bank, Pot};
+use crate::cli::Demo;
 use crate::control::Daemon;
 use crate::daemon::{any_address, on_this_thread};
 use crate::outside;
@@ -82,7 +83,7 @@ impl Nodes {
     pub(crate) async fn start_relays(
         &mut self,
         plans: Vec<Plan>,
-        hops: usize,
+        wanted: &Demo,
         money: Option<&Money>,
     ) -> anyhow::Result<View> {
         let (mut view, keys) = sample::network(&plans, 1, &mut outside::random()?)?;
@@ -100,10 +101,10 @@ impl Nodes {
                 view: view.clone(),
                 listen: plan.address,
                 exit: plan.exit,
-                allow_single_hop: hops == 1,
+                allow_single_hop: wanted.hops == 1,
                 money: pot.map(|(money, pot)| money.bank.relay_money(pot)),
                 state: None,
-                limits: router::driver::Limits::default(),
+                limits: router::driver::Limits { rate: wanted.rate, ..Default::default() },
             };
             let bind = move || {
                 let relay = Relay::bind(settings)?;
