@@ -60,7 +60,12 @@ struct Written {
     /// The network's id.
     id: String,
     client: PathBuf,
+    /// What the network may lack.
+    advice: Option<&'static str>,
 }
+
+const ONE_DOOR: &str = "the file has one bootstrap address: when most registered relays have stopped, or when that one is down, new clients do not \
+                        start by themselves; name several in different subnets, each with --bootstrap";
 
 const CLIENT: &str = "\
 network = \"network.toml\"
@@ -107,6 +112,7 @@ pub(crate) fn write_open(wanted: &OpenNetwork, output: Format) -> anyhow::Result
         network: path("network.toml"),
         id: file.view().network().to_string(),
         client: path("client.toml"),
+        advice: (wanted.bootstrap.len() == 1 && !wanted.local).then_some(ONE_DOOR),
     };
     keystore::write_new(&written.network, &file.to_text())?;
     keystore::write_new(&written.client, CLIENT)?;
@@ -115,8 +121,9 @@ pub(crate) fn write_open(wanted: &OpenNetwork, output: Format) -> anyhow::Result
         format!(
             "wrote {network} and {client}\n\
              a relay:   chive relay setup --network {network} --out RELAY\n\
-             a client:  chive wallet create --wallet {}, send it ether, deposit and reserve some, then: chive up --config {client}",
-            wallet.display()
+             a client:  chive wallet create --wallet {}, send it ether, deposit and reserve some, then: chive up --config {client}{}",
+            wallet.display(),
+            written.advice.map_or_else(String::new, |advice| format!("\nadvice:    {advice}"))
         )
     })
 }

@@ -79,7 +79,8 @@ impl Ground {
         let chain =
             ["--chain-id", "31337", "--contract", &contract, "--rpc", &url, "--bootstrap", &bootstrap];
         let more = ["--exit-operators", "1", "--minimum-bond", "1ether", "--out", out.to_str().unwrap()];
-        net.ask(CHAIN, &[&["network", "open"], &chain[..], &more].concat());
+        let opened = net.ask(CHAIN, &[&["network", "open"], &chain[..], &more].concat());
+        assert!(opened["advice"].to_string().contains("one bootstrap address"), "{opened}");
         let ids = thread::scope(|scope| {
             let net = &net;
             let all: Vec<_> = (1..=RELAYS).map(|n| scope.spawn(move || net.set_up_relay(n))).collect();
