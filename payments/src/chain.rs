@@ -342,10 +342,6 @@ impl dyn Chain + '_ {
         limits: Limits,
         place: Option<Place>,
     ) -> Result<Signed, Error> {
-        if call.to == self.domain().contract {
-            let view = View { from: signer.address(), value: call.value, data: call.data.clone() };
-            self.view(At::Latest, view).await?;
-        }
         self.sign(signer, Some(call.to), call.value, call.data, limits, place).await
     }
 
@@ -382,6 +378,9 @@ impl dyn Chain + '_ {
         let needs = Wei(max_fee.saturating_mul(limits.gas.into())).saturating_add(value);
         if purse.wei < needs {
             return Err(Error::NoGasMoney { address: from, has: purse.wei, needs });
+        }
+        if to == Some(self.domain().contract) {
+            self.view(At::Latest, View { from, value, data: data.clone() }).await?;
         }
         let transaction = Transaction {
             chain_id: self.domain().chain_id,
