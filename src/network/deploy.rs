@@ -1,13 +1,14 @@
 //! `chive network deploy`: puts the payment contract on a chain.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use anyhow::bail;
 use payments::Address;
 use payments::amount::Wei;
 use payments::chain::action::Action;
 use payments::chain::rpc::{Config, Rpc};
-use payments::chain::{Chain, Limits};
+use payments::chain::{Chain, Error, Limits};
 use payments::session::{Domain, Signer};
 use serde::Serialize;
 
@@ -16,6 +17,10 @@ use crate::failure::{Failure, Kind};
 use crate::output::Format;
 use crate::wallet::plan::{agree, known, receipt, require_fresh, show_fee};
 use crate::wallet::{ether_text, keystore, password};
+
+/// How often an RPC is asked that does not show the contract yet, and how long is waited between.
+const BEHIND: u32 = 15;
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What was done; the fee in wei.
 #[derive(Debug, Serialize)]
@@ -49,7 +54,7 @@ pub(crate) async fn run(wanted: &Deploy, output: Format) -> anyhow::Result<()> {
     let lost = |state: &str| {
         format!(
             "the transaction {} {state}; do not repeat this before it is known whether there is a contract at {contract}: \
-             `chive network open` and a relay's `chive doctor` tell it",
+             a block explorer shows it, and so does `chive doctor` of a relay whose network file names it",
             signed.hash
         )
     };
@@ -58,7 +63,8 @@ pub(crate) async fn run(wanted: &Deploy, output: Format) -> anyhow::Result<()> {
         let error = known(error);
         if passes { error.context(lost("may have been sent")) } else { error }
     })?;
-    let Some(receipt) = receipt(&rpc, signed.hash).await? else {
+    let found = receipt(&rpc, signed.hash).await.map_err(|error| error.context(lost("is sent")))?;
+    let Some(receipt) = found else {
         return Err(Failure::new(Kind::TimedOut, lost("is sent and in no block yet")).into());
     };
     if !receipt.success {
@@ -68,9 +74,6 @@ pub(crate) async fn run(wanted: &Deploy, output: Format) -> anyhow::Result<()> {
             limits.gas
         );
     }
-    // It must be the contract that everybody knows.
-    let domain = Domain { chain_id: wanted.chain_id, contract };
-    Rpc::connect(Config::new(wanted.rpc.clone(), domain)).await?;
     let fee = receipt.fee();
     let done = Done {
         chain_id: wanted.chain_id,
@@ -88,7 +91,22 @@ pub(crate) async fn run(wanted: &Deploy, output: Format) -> anyhow::Result<()> {
             receipt.block,
             done.next
         )
-    })
+    })?;
+    let domain = Domain { chain_id: wanted.chain_id, contract };
+    let shown = format!("the contract is deployed at {contract}, and not every RPC shows it");
+    confirm(&wanted.rpc, domain).await.map_err(|error| known(error).context(shown))
+}
+
+/// Every RPC must show the contract that everybody knows; some may be a few blocks behind.
+async fn confirm(urls: &[String], domain: Domain) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        match Rpc::connect(Config::new(urls.to_vec(), domain)).await {
+            Err(Error::NoContract { .. }) if tries < BEHIND => tokio::time::sleep(LOOK_AGAIN).await,
+            outcome => return outcome.map(drop),
+        }
+        tries += 1;
+    }
 }
 
 /// Shows what it costs, and asks unless it is agreed to already; what the transaction may cost.
@@ -105,7 +123,7 @@ async fn agreed(rpc: &Rpc, signer: &Signer, wanted: &Deploy) -> anyhow::Result<L
     show_fee(wanted.chain_id, fees.cost(limits.gas), most)?;
     let has = rpc.purse(address).await?.wei;
     if has < most {
-        return Err(known(payments::chain::Error::NoGasMoney { address, has, needs: most }));
+        return Err(known(Error::NoGasMoney { address, has, needs: most }));
     }
     if !wanted.yes {
         agree()?;
