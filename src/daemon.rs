@@ -40,9 +40,10 @@ use crate::wallet::keystore as purse;
 
 /// How often expired onion keys are looked for on disk.
 const ERASE_EVERY: Duration = Duration::from_mins(1);
-/// When a relay first asks others to begin a link to it, and how often then.
+/// When a relay first asks others to begin a link to it, how often then, and how long ago the last one may have come.
 const CALL_FIRST: Duration = Duration::from_secs(30);
 const CALL_EVERY: Duration = Duration::from_mins(10);
+const REACHED_FOR: u64 = 3600;
 /// How often a client without a circuit says why.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether a circuit stands.
@@ -280,14 +281,15 @@ async fn call_others(directory: Directory, relay: router::driver::Handle) {
     }
 }
 
-/// Asks others to begin a link to this relay, until somebody has.
+/// Asks others to begin a link to this relay while nobody has come for long.
 async fn be_called(directory: Directory, relay: router::driver::Handle) {
     let mut wait = CALL_FIRST;
     loop {
         tokio::time::sleep(wait).await;
         let Some(status) = relay.status().await else { return };
-        if status.reached > 0 {
-            return;
+        if outside::unix().saturating_sub(status.last_reached) < REACHED_FOR {
+            wait = CALL_EVERY;
+            continue;
         }
         let Some(linked) = relay.neighbours().await else { return };
         wait = if directory.be_called(linked).await > 0 { CALL_EVERY } else { CALL_FIRST };

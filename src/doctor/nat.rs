@@ -39,20 +39,24 @@ fn kind(seen: &[Seen], port: u16, own: impl Fn(IpAddr) -> bool) -> Option<(Kind,
     Some((kind, address))
 }
 
+/// The kind, where most places see us, and the port of the socket that they see.
+type Heard = (Kind, SocketAddr, u16);
+
 /// What others say of the family of an address: those that the running relay has met, or else those that the doctor has.
-fn heard(patient: &Patient, probes: Option<&Probes>, v4: bool) -> Option<(Kind, SocketAddr)> {
+fn heard(patient: &Patient, probes: Option<&Probes>, v4: bool) -> Option<Heard> {
     let own = |ip| UdpSocket::bind((ip, 0)).is_ok();
+    let by = |seen: &[Seen], port| kind(seen, port, own).map(|(kind, at)| (kind, at, port));
     let running = match &patient.status {
         Some(Status::Relay(status)) => {
             let of_family = status.seen.iter().filter(|seen| seen.address.is_ipv4() == v4);
             let seen = of_family.map(|seen| Seen { address: seen.address, places: seen.places });
-            kind(&seen.collect::<Vec<_>>(), status.listen.port(), own)
+            by(&seen.collect::<Vec<_>>(), status.listen.port())
         }
         _ => None,
     };
     running.or_else(|| {
         let probe = probes?.of(v4)?;
-        kind(&probe.seen, probe.port, own)
+        by(&probe.seen, probe.port)
     })
 }
 
@@ -65,7 +69,7 @@ pub(super) fn look(patient: &Patient, probes: Option<&Probes>, findings: &mut Fi
         return;
     }
     for v4 in [true, false] {
-        if let Some((kind, _)) = heard(patient, probes, v4) {
+        if let Some((kind, ..)) = heard(patient, probes, v4) {
             let family = if v4 { "IPv4" } else { "IPv6" };
             findings.ok("nat", format!("{family}: {}; a client works behind any", kind.name()));
         }
@@ -84,10 +88,14 @@ impl Kind {
 }
 
 /// What a relay's address is worth.
-fn relay(patient: &Patient, told: SocketAddr, heard: Option<(Kind, SocketAddr)>, findings: &mut Findings) {
+fn relay(patient: &Patient, told: SocketAddr, heard: Option<Heard>, findings: &mut Findings) {
     let ip = told.ip();
-    let Some((kind, seen)) = heard else { return unknown(patient, told, findings) };
+    let Some((kind, seen, port)) = heard else { return unknown(patient, told, findings) };
     let name = kind.name();
+    if kind != Kind::None && seen.ip() == ip && is_reached(patient) {
+        // Links only begin at the addresses that are told.
+        return findings.ok("nat", format!("{name}; others come in at UDP port {}", told.port()));
+    }
     if kind == Kind::Dependent {
         let remedy = forward(
             told,
@@ -107,18 +115,11 @@ fn relay(patient: &Patient, told: SocketAddr, heard: Option<(Kind, SocketAddr)>,
     }
     match kind {
         Kind::None => findings.ok("nat", format!("none: others see {seen}, this machine's own address")),
-        Kind::OneToOne if seen.port() == told.port() => {
-            let found = format!("one to one: others see {seen}, the same port as here");
-            if is_reached(patient) {
-                findings.ok("nat", found);
-            } else {
-                findings.add(
-                    "nat",
-                    State::Warn,
-                    format!("{found}; nobody has come in yet"),
-                    forward(told, ""),
-                );
-            }
+        // The doctor's own socket has another port than the relay, which then is kept as well.
+        Kind::OneToOne if port != told.port() || seen.port() == told.port() => {
+            let found =
+                format!("one to one: others see {seen}, the same port as here; nobody has come in yet");
+            findings.add("nat", State::Warn, found, forward(told, ""));
         }
         _ => {
             let found = format!("{name}: all peers see {seen}, and port {} is told to others", told.port());
@@ -236,13 +237,13 @@ mod tests {
         }
     }
 
-    fn judged(told: &str, heard: Option<(Kind, &str)>) -> (State, String) {
+    fn judged(told: &str, heard: Option<(Kind, &str, u16)>) -> (State, String) {
         let network = crate::config::Network { file: "network.toml".into(), signer: None };
         let state = "state".into();
         let patient =
             Patient { network, wallet: None, relay: None, view: None, state, status: None, directory: None };
         let mut findings = Findings::default();
-        let heard = heard.map(|(kind, at)| (kind, at.parse().unwrap()));
+        let heard = heard.map(|(kind, at, port)| (kind, at.parse().unwrap(), port));
         relay(&patient, told.parse().unwrap(), heard, &mut findings);
         let finding = findings.findings.pop().unwrap();
         (finding.state, format!("{} -> {}", finding.found, finding.remedy.unwrap_or_default()))
@@ -252,11 +253,24 @@ mod tests {
     fn each_kind_has_its_mending_step() {
         let told = "203.0.113.7:7000";
         for (heard, state, words) in [
-            (Some((Kind::None, told)), State::Ok, "none: others see 203.0.113.7:7000"),
-            (Some((Kind::OneToOne, told)), State::Warn, "nobody has come in yet -> have the router"),
-            (Some((Kind::Independent, "203.0.113.7:41000")), State::Warn, "all peers see 203.0.113.7:41000"),
-            (Some((Kind::Dependent, "203.0.113.7:5")), State::Warn, "carrier-grade NAT"),
-            (Some((Kind::None, "198.51.100.1:7000")), State::Warn, "to \"198.51.100.1:7000\" (`--address`"),
+            (Some((Kind::None, told, 7000)), State::Ok, "none: others see 203.0.113.7:7000"),
+            (Some((Kind::OneToOne, told, 7000)), State::Warn, "nobody has come in yet -> have the router"),
+            (
+                Some((Kind::OneToOne, "203.0.113.7:5123", 5123)),
+                State::Warn,
+                "one to one: others see 203.0.113.7:5123, the same port as here; nobody",
+            ),
+            (
+                Some((Kind::Independent, "203.0.113.7:41000", 7000)),
+                State::Warn,
+                "all peers see 203.0.113.7:41000",
+            ),
+            (Some((Kind::Dependent, "203.0.113.7:5", 7000)), State::Warn, "carrier-grade NAT"),
+            (
+                Some((Kind::None, "198.51.100.1:7000", 7000)),
+                State::Warn,
+                "to \"198.51.100.1:7000\" (`--address`",
+            ),
             (None, State::Unknown, "fewer than three places"),
         ] {
             let (found, said) = judged(told, heard);
