@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 /// Credit for fewer cells is noted: half of what a client pays ahead (pay.credit.4).
 const LOW_CELLS: u64 = 768;
 /// A credit line in cells: 1 MiB of them at least, 64 MiB at most (pay.credit.2).
-pub(crate) const LINE_LEAST: u64 = 760;
+const LINE_LEAST: u64 = 760;
 const LINE_MOST: u64 = 48_640;
 /// A credit line grows by this part of what was paid.
-pub(crate) const LINE_SHARE: u128 = 16;
+const LINE_SHARE: u128 = 16;
 
 /// Names a neighbour's account; the name of one that is gone never names another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::DropReason;
-use crate::ledger::{Account, LINE_LEAST, LINE_SHARE};
+use crate::ledger::Account;
 
 /// Counts may differ by one in a hundred, and by so many cells at the highest rate, but by no more than so often what was owed:
 /// else one cell at a high rate would be enough to claim thousands.
@@ -26,7 +26,7 @@ pub struct Reckoning {
     trust: u64,
     /// What was owed when this began.
     begun: u128,
-    /// What was paid in another life: at its end more was owed than that, as far as the payee gave credit.
+    /// What may have been owed beyond what was paid when another life ended.
     before: u128,
     /// What was paid for nothing that we know of.
     lost: u128,
@@ -42,12 +42,13 @@ pub struct Reckoning {
 }
 
 impl Reckoning {
-    /// A reckoning of what an account owes from now on; up to `trust` cells are forgiven even to a payee that was owed less.
-    pub const fn of(account: &Account, now: Instant, trust: u64) -> Self {
+    /// A reckoning of what an account owes from now on; up to `trust` cells are forgiven even to a payee that was owed less, and
+    /// what another life may have left owed, which is `before` at most.
+    pub const fn of(account: &Account, now: Instant, trust: u64, before: u128) -> Self {
         Self {
             trust,
             begun: account.owed,
-            before: account.paid,
+            before,
             lost: 0,
             dry: None,
             credited: 0,
@@ -65,7 +66,6 @@ impl Reckoning {
     /// So much of what the account now owes was paid in another life.
     pub const fn recover(&mut self, paid: u128) {
         self.begun = self.begun.saturating_add(paid);
-        self.before = self.before.saturating_add(paid);
     }
 
     /// Takes note of whether anything is owed or paid; call it often.
@@ -99,8 +99,7 @@ impl Reckoning {
     // pay.meter.1
     fn tolerance(&self, account: &Account) -> u128 {
         let (rate, trust) = (u128::from(account.rate_out), u128::from(self.trust));
-        let line = if self.before > 0 { u128::from(LINE_LEAST) * rate + self.before / LINE_SHARE } else { 0 };
-        (WINDOW * rate).min(self.own(account).saturating_mul(TIMES).max(trust * rate).max(line))
+        (WINDOW * rate).min(self.own(account).saturating_mul(TIMES).max(trust * rate).max(self.before))
     }
 
     /// Takes the counts of a payee: what it has charged and what it was credited.
@@ -217,7 +216,7 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "an anchor for virtual time")]
     fn fresh() -> Reckoning {
-        Reckoning::of(&Account::default(), Instant::now(), 0)
+        Reckoning::of(&Account::default(), Instant::now(), 0, 0)
     }
 
     // pay.meter.1
@@ -326,7 +325,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let id = ledger.resume(1_000_000);
         let account = ledger.get_mut(id).unwrap();
-        let mut reckoning = Reckoning::of(account, fresh().since, 0);
+        let mut reckoning = Reckoning::of(account, fresh().since, 0, 0);
         // Its last draws were not on disk.
         let now = reckoning.since;
         assert_eq!(reckoning.compare(now, account, 1_003_000, 1_030_000), Ok(()));

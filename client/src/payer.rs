@@ -74,7 +74,7 @@ impl Payer {
             let account = ledger.resume(paid);
             by_account.insert(account, owner);
             let reckoning =
-                Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant, FORGIVEN);
+                Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant, FORGIVEN, 0);
             Payee { account, link: None, target: paid, reckoning, uncharged: 0, moved: None, moves: 0 }
         });
         if payee.link != Some(link) {

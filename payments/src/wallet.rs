@@ -289,6 +289,13 @@ impl Wallet {
         self.payees.get(&payee).is_some_and(Payee::is_restoring)
     }
 
+    /// What may have been owed beyond what was paid before a restart: two draws of each session that was open, one that was due and
+    /// one that was void.
+    // pay.meter.1
+    pub fn unsettled(&self, payee: Address) -> Wei {
+        self.payees.get(&payee).map_or(Wei::ZERO, Payee::unsettled)
+    }
+
     /// How much more the payee was paid before a restart than was known then, as it has shown since the last call.
     pub fn take_found(&mut self, payee: Address) -> Wei {
         self.payees.get_mut(&payee).map_or(Wei::ZERO, Payee::take_found)

@@ -235,14 +235,14 @@ impl Cashier {
             self.tick.get_or_insert_with(|| now.after(TICK));
         }
         let (by_account, meters) = (&mut self.by_account, &mut self.meters);
-        let paid = self.wallet.paid(address).0;
+        let (paid, before) = (self.wallet.paid(address).0, self.wallet.unsettled(address).0);
         let neighbour = self.neighbours.entry(address).or_insert_with(|| {
             // What we have paid ahead in another life is counted on when it says that it is there still.
             let account = ledger.resume(paid);
             by_account.insert(account, address);
             let written = ledger.get_mut(account).and_then(|state| meters.resume(address, credited, state));
-            let reckoning =
-                Reckoning::of(&ledger.get(account).copied().unwrap_or_default(), now.instant, UNIT);
+            let state = ledger.get(account).copied().unwrap_or_default();
+            let reckoning = Reckoning::of(&state, now.instant, UNIT, before);
             Neighbour {
                 account,
                 link: None,

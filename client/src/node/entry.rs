@@ -119,7 +119,7 @@ impl ClientNode {
         }
     }
 
-    /// The entry takes our payment, or says that it does not.
+    /// The entry takes our payment, or does not.
     pub(super) fn note_refusal(&mut self, now: Now, refuses: bool) {
         let Some(entry) = &mut self.entry else { return };
         entry.refuses = refuses.then(|| entry.refuses.unwrap_or(now.instant));

@@ -90,7 +90,8 @@ impl ClientNode {
         if let Some(refusal) = refusal.filter(|_| !paid) {
             self.counts.last_error = Some(format!("the entry is not paid: {refusal}"));
         }
-        self.note_refusal(now, !paid && matches!(refusal, Some(Refusal::Payee(_))));
+        // pay.credit.6: an entry that does not answer is as good as one that refuses; what is wrong with our own pot is not its fault.
+        self.note_refusal(now, !paid && refusal.is_none_or(|why| matches!(why, Refusal::Payee(_))));
         if paid { Ok(Some(account)) } else { Err(NotPaid) }
     }
 

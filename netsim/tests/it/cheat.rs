@@ -40,6 +40,8 @@ pub(crate) enum Cheat {
     Stall(u64),
     /// Says that it has charged so much more of a hundred.
     Overbill(u128),
+    /// Answers no frame of a payment.
+    Mute,
     /// At the end of a path: sends so many cells back for each that comes, whatever it was granted.
     Flood(usize),
 }
@@ -193,6 +195,7 @@ impl CheatRelay {
                 Frame::Grant { circuit, cells } => {
                     let _ = self.relay.handle_grant(link, CircuitWord::from_bits(circuit), cells);
                 }
+                _ if self.cheat == Cheat::Mute => {}
                 frame => self.cashier.handle(now, self.relay.ledger_mut(), link, &frame)?,
             }
         }

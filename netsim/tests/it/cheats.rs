@@ -159,6 +159,32 @@ fn a_relay_that_takes_pay_and_drops_is_left_within_seconds_and_a_few_cells() {
     }
 }
 
+// pay.credit.6
+#[test]
+fn an_entry_that_answers_no_payment_is_left_also_when_it_was_paid_before() {
+    for met in [true, false] {
+        let mut world = plan(31).build();
+        let entry = world.entry();
+        if met {
+            let app = ask(&mut world, 0, download(1 << 20));
+            assert!(matches!(world.finish(app, LONG), Some((Outcome::Finished, _))));
+        }
+        corrupt(&mut world, entry, Cheat::Mute);
+        let start = world.sim.elapsed();
+        let elsewhere = |world: &World| {
+            let mut stands = world.sim.client(world.client()).pool().values().filter(|c| c.opened.is_some());
+            stands.any(|circuit| circuit.path.first().is_some_and(|id| world.host_of(id) != entry))
+        };
+        while !elsewhere(&world) {
+            world.sim.run_for(Duration::from_millis(250));
+            assert!(world.sim.elapsed() < start + LONG, "it is never left");
+        }
+        println!("left after {:?}", world.sim.elapsed().saturating_sub(start));
+        let app = ask(&mut world, 1, download(1 << 20));
+        assert!(matches!(world.finish(app, LONG), Some((Outcome::Finished, _))));
+    }
+}
+
 // pay.deliver.3, pay.credit.5
 #[test]
 fn a_relay_that_does_not_pay_the_next_one_is_left() {

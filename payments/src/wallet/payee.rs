@@ -167,6 +167,11 @@ impl Payee {
         self.sessions.iter().any(|open| open.restored)
     }
 
+    pub(super) fn unsettled(&self) -> Wei {
+        let restored = self.sessions.iter().filter(|open| open.restored);
+        restored.fold(Wei::ZERO, |sum, open| sum.saturating_add(open.opened.value.saturating_mul(2)))
+    }
+
     pub(super) const fn take_found(&mut self) -> Wei {
         core::mem::replace(&mut self.found, Wei::ZERO)
     }

@@ -415,7 +415,7 @@ fn a_relay_that_restarts_does_not_take_its_payee_for_a_liar_because_its_own_disk
     payer.handle(start(), &mut ledger, link, &says(due)).unwrap();
     assert_eq!((ledger.get(id).unwrap().owed, payer.distrusts(payee)), (due, false));
     // Once, and no more than that.
-    assert!(payer.handle(start(), &mut ledger, link, &says(due + 384 * 2)).is_err());
+    assert!(payer.handle(start(), &mut ledger, link, &says(due + 384 * 8)).is_err());
     assert!(payer.distrusts(payee));
 }
 
