@@ -1,36 +1,62 @@
 //! When few relays are believed to be all that there are.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
 
 use crate::swarm::place::Subnet;
 
 /// So long more relays are waited for.
 const WAIT: Duration = Duration::from_mins(5);
-/// Bootstrap addresses of so many subnets must have told what they know; of one, where all may be in one site.
-const WITNESSES: usize = 2;
-/// The most subnets that are remembered.
-const MOST: usize = 32;
+
+/// Who was found at a bootstrap address when it was dialed, and in which subnet that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Witness {
+    /// Which of the addresses that the network file names.
+    pub(super) index: usize,
+    pub(super) subnet: Subnet,
+    pub(super) peer: PeerId,
+}
+
+impl Witness {
+    /// Whether nothing says that both are one.
+    fn is_apart(&self, other: &Self) -> bool {
+        self.index != other.index && self.subnet != other.subnet && self.peer != other.peer
+    }
+}
 
 /// How long few relays have been known, and whom we have heard since.
 ///
 /// Only bootstrap addresses count: they are named by whoever made the network file, all others by those who may be hiding relays.
 #[derive(Debug)]
 pub(super) struct Patience {
-    needed: usize,
+    /// Whether one witness is enough: all may be in one site.
+    local: bool,
     since: Option<Instant>,
-    witnesses: BTreeSet<Subnet>,
+    /// One of each address, whatever its name leads to.
+    witnesses: BTreeMap<usize, Witness>,
 }
 
 impl Patience {
     pub(super) const fn new(local: bool) -> Self {
-        Self { needed: if local { 1 } else { WITNESSES }, since: None, witnesses: BTreeSet::new() }
+        Self { local, since: None, witnesses: BTreeMap::new() }
     }
 
-    /// A bootstrap address in this subnet has told all that it knows.
-    pub(super) fn heard(&mut self, subnet: Subnet) {
-        if self.since.is_some() && self.witnesses.len() < MOST {
-            self.witnesses.insert(subnet);
+    /// Who was found at a bootstrap address has told all that it knows.
+    pub(super) fn heard(&mut self, witness: Witness) {
+        if self.since.is_some() && !self.suffices() {
+            self.witnesses.insert(witness.index, witness);
+        }
+    }
+
+    /// Whether one witness, or two that are apart, have been heard.
+    fn suffices(&self) -> bool {
+        let all = || self.witnesses.values();
+        if self.local {
+            !self.witnesses.is_empty()
+        } else {
+            all().any(|one| all().any(|other| one.is_apart(other)))
         }
     }
 
@@ -43,16 +69,20 @@ impl Patience {
             return false;
         }
         let since = *self.since.get_or_insert(now);
-        now.saturating_duration_since(since) >= WAIT && self.witnesses.len() >= self.needed
+        now.saturating_duration_since(since) >= WAIT && self.suffices()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::identity;
+    use crate::swarm::place::peer_of;
 
-    fn subnet(n: u8) -> Subnet {
-        Subnet::of([93, n, 1, 1].into())
+    /// The peer `peer`, found at the address `index` in the subnet `subnet`.
+    fn witness(index: usize, subnet: u8, peer: u8) -> Witness {
+        let peer = peer_of(&identity(peer).id()).unwrap();
+        Witness { index, subnet: Subnet::of([93, subnet, 1, 1].into()), peer }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a beginning; time goes on by hand")]
@@ -64,23 +94,42 @@ mod tests {
     #[test]
     fn few_are_believed_after_a_time_on_the_word_of_two_subnets() {
         let (now, mut patience) = (beginning(), Patience::new(false));
-        patience.heard(subnet(1));
+        patience.heard(witness(0, 1, 1));
         assert!(!patience.ends(now, true), "what was heard before does not count");
-        patience.heard(subnet(1));
-        patience.heard(subnet(1));
-        assert!(!patience.ends(now + 100 * WAIT, true), "one subnet may be one liar");
-        patience.heard(subnet(2));
+        patience.heard(witness(1, 2, 2));
+        assert!(!patience.ends(now + 100 * WAIT, true), "one address is one liar");
+        patience.heard(witness(0, 1, 1));
         assert!(!patience.ends(now + WAIT / 2, true));
         assert!(patience.ends(now + WAIT, true));
         assert!(!patience.ends(now + WAIT, false));
         assert!(!patience.ends(now + 2 * WAIT, true), "it begins anew");
-        for n in 0..=255 {
-            patience.heard(subnet(n));
-        }
-        assert_eq!(patience.witnesses.len(), MOST);
         let mut local = Patience::new(true);
         assert!(!local.ends(now, true));
-        local.heard(subnet(1));
+        local.heard(witness(0, 1, 1));
         assert!(local.ends(now + WAIT, true));
+    }
+
+    // path.guard.9
+    #[test]
+    fn two_witnesses_share_no_address_no_subnet_and_no_peer() {
+        let now = beginning();
+        let believes = |witnesses: &[Witness]| {
+            let mut patience = Patience::new(false);
+            assert!(!patience.ends(now, true));
+            for witness in witnesses {
+                patience.heard(*witness);
+            }
+            patience.ends(now + WAIT, true)
+        };
+        let first = witness(0, 1, 1);
+        assert!(believes(&[first, witness(1, 2, 2)]));
+        assert!(!believes(&[first, witness(0, 2, 2)]), "one name with addresses in two subnets");
+        assert!(!believes(&[first, witness(1, 1, 2)]), "one subnet");
+        assert!(!believes(&[first, witness(1, 2, 1)]), "one peer");
+        // A name that leads elsewhere each time keeps the word of no other from being heard, nor ends what was believed.
+        let many: Vec<_> = (2..200).map(|n| witness(0, n, n)).collect();
+        assert!(!believes(&many));
+        assert!(believes(&[&many[..], &[witness(1, 1, 1)]].concat()));
+        assert!(believes(&[&[first, witness(1, 2, 2)][..], &many].concat()));
     }
 }

@@ -11,7 +11,8 @@ use circuit::keys::{Random, RelayId};
 use libp2p::PeerId;
 use rand_core::Rng as _;
 
-use crate::swarm::place::{peer_of, relay_of};
+use crate::swarm::patience::Witness;
+use crate::swarm::place::{Subnet, peer_of, relay_of};
 use crate::view::View;
 
 /// The first pause after a failure; doubled with every further one.
@@ -104,7 +105,8 @@ impl Failures {
 
 #[derive(Debug)]
 struct Bootstrap {
-    peer: Option<PeerId>,
+    /// Whom it led to when it was dialed last, and in which subnet.
+    found: Option<(PeerId, Subnet)>,
     failures: Failures,
 }
 
@@ -140,7 +142,7 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn new(policy: Policy, own: Option<RelayId>, bootstrap: usize, now: Instant) -> Self {
-        let fresh = || Bootstrap { peer: None, failures: Failures::none(now) };
+        let fresh = || Bootstrap { found: None, failures: Failures::none(now) };
         Self {
             policy,
             own,
@@ -170,9 +172,14 @@ impl Peers {
         self.connected.get(peer).map(|peer| peer.ip)
     }
 
-    /// Whether a peer was reached by a bootstrap address.
-    pub(super) fn is_bootstrap(&self, id: &PeerId) -> bool {
-        self.bootstrap.iter().any(|bootstrap| bootstrap.peer == Some(*id))
+    /// For which bootstrap addresses a peer speaks: those that led to it, each in the subnet where it was dialed, wherever else the peer
+    /// is connected.
+    // path.guard.9
+    pub(super) fn witnesses(&self, id: PeerId) -> impl Iterator<Item = Witness> + '_ {
+        self.bootstrap.iter().enumerate().filter_map(move |(index, bootstrap)| {
+            let (peer, subnet) = bootstrap.found.filter(|(peer, _)| *peer == id)?;
+            Some(Witness { index, subnet, peer })
+        })
     }
 
     /// Notes whether so few relays are known that those may be the ones that somebody wants us to know.
@@ -219,8 +226,8 @@ impl Peers {
         }
     }
 
-    /// The address led to this peer.
-    pub(super) fn reached(&mut self, now: Instant, target: Target, id: PeerId) {
+    /// The address led to this peer, at this IP.
+    pub(super) fn reached(&mut self, now: Instant, target: Target, id: PeerId, ip: IpAddr) {
         self.dialing.remove(&target);
         if let Some(round) = &mut self.round {
             round.fresh.push(id);
@@ -228,7 +235,7 @@ impl Peers {
         if let Target::Bootstrap(index) = target
             && let Some(bootstrap) = self.bootstrap.get_mut(index)
         {
-            bootstrap.peer = Some(id);
+            bootstrap.found = Some((id, Subnet::of(ip)));
             // A peer that ends the connection at once is not dialed without a pause.
             bootstrap.failures = Failures { count: 0, again: now + PAUSE };
         }
@@ -397,7 +404,7 @@ impl Peers {
             .map(|relay| relay.id)
             .collect();
         let named = self.bootstrap.iter().enumerate().filter(|(index, bootstrap)| {
-            let connected = bootstrap.peer.is_some_and(|peer| self.connected.contains_key(&peer));
+            let connected = bootstrap.found.is_some_and(|(peer, _)| self.connected.contains_key(&peer));
             !connected && !waits(&bootstrap.failures) && !self.dialing.contains(&Target::Bootstrap(*index))
         });
         let mut named = named.map(|(index, _)| Target::Bootstrap(index));

@@ -456,10 +456,8 @@ impl Task {
             }
         } else {
             self.peers.answered(&peer, report.satisfies());
-            if self.peers.is_bootstrap(&peer)
-                && let Some(ip) = self.peers.ip(&peer)
-            {
-                self.patience.heard(Subnet::of(ip));
+            for witness in self.peers.witnesses(peer) {
+                self.patience.heard(witness);
             }
         }
         if self.serves && !report.lacking.is_empty() {
@@ -531,7 +529,7 @@ impl Task {
         let serves = endpoint.is_dialer() || self.swarm.behaviour().gate.is_registered(&peer);
         self.peers.connected(now.instant, peer, ip, serves);
         if let Some(target) = self.dialing.remove(&connection) {
-            self.peers.reached(now.instant, target, peer);
+            self.peers.reached(now.instant, target, peer, ip);
         }
         self.remember(peer);
         self.work(now);

@@ -6,9 +6,13 @@ use rand_core::SeedableRng as _;
 use super::*;
 use crate::descriptor::{Descriptor, SignedDescriptor};
 use crate::sample::{NETWORK, descriptor, identity};
+use crate::swarm::patience::Patience;
 
 const POLICY: Policy = Policy { asked: 3, kept: 0, every: Duration::from_mins(1) };
 const RELAY: Policy = Policy { kept: 8, ..POLICY };
+
+/// Where everybody is whose place does not matter.
+const PLACE: [u8; 4] = [192, 0, 2, 1];
 
 struct World {
     peers: Peers,
@@ -50,7 +54,7 @@ impl World {
     }
 
     fn connect(&mut self, id: PeerId, serves: bool) {
-        self.peers.connected(self.now, id, [192, 0, 2, 1].into(), serves);
+        self.peers.connected(self.now, id, PLACE.into(), serves);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -73,12 +77,12 @@ impl World {
                     }
                     Step::Dial(target @ Target::Relay(_, id)) => {
                         self.connect(id, true);
-                        self.peers.reached(self.now, target, id);
+                        self.peers.reached(self.now, target, id, PLACE.into());
                     }
                     Step::Dial(target @ Target::Bootstrap(index)) => {
                         let id = stranger(u8::try_from(index).unwrap());
                         self.connect(id, true);
-                        self.peers.reached(self.now, target, id);
+                        self.peers.reached(self.now, target, id, PLACE.into());
                     }
                 }
             }
@@ -279,5 +283,33 @@ fn where_few_relays_are_known_the_bootstrap_addresses_are_asked_first() {
     let named = [0, 1].map(stranger);
     let asked = world.run();
     assert!(asked.len() == 3 && named.iter().all(|id| asked.contains(id)), "{asked:?}");
-    assert!(named.iter().all(|id| world.peers.is_bootstrap(id)) && !world.peers.is_bootstrap(&peer(1)));
+}
+
+// path.guard.9
+#[test]
+fn a_bootstrap_peer_speaks_for_the_address_that_led_to_it_wherever_else_it_is_met() {
+    let mut world = World::new(POLICY, 2, 1..=9);
+    let (near, far): ([u8; 4], [u8; 4]) = ([93, 1, 1, 1], [94, 1, 1, 1]);
+    let mut patience = Patience::new(false);
+    assert!(!patience.ends(world.now, true));
+    let mut found = |world: &mut World, target, id, ip: [u8; 4]| {
+        world.peers.connected(world.now, id, ip.into(), true);
+        world.peers.reached(world.now, target, id, ip.into());
+        let witnesses: Vec<_> = world.peers.witnesses(id).collect();
+        for witness in &witnesses {
+            patience.heard(*witness);
+        }
+        let subnets: Vec<_> = witnesses.iter().map(|witness| (witness.index, witness.subnet)).collect();
+        world.peers.disconnected(&id);
+        (subnets, patience.ends(world.now + Duration::from_hours(1), true))
+    };
+    let (near_one, far_one) = (Subnet::of(near.into()), Subnet::of(far.into()));
+    let relay = Target::Relay(identity(1).id(), peer(1));
+    assert_eq!(found(&mut world, relay, peer(1), far), (vec![], false), "a relay of the view");
+    assert_eq!(found(&mut world, Target::Bootstrap(0), peer(1), near), (vec![(0, near_one)], false));
+    // The same one, where its descriptor says.
+    assert_eq!(found(&mut world, relay, peer(1), far), (vec![(0, near_one)], false));
+    // The same name, which leads elsewhere now.
+    assert_eq!(found(&mut world, Target::Bootstrap(0), peer(2), far), (vec![(0, far_one)], false));
+    assert_eq!(found(&mut world, Target::Bootstrap(1), peer(3), near), (vec![(1, near_one)], true));
 }
