@@ -121,7 +121,10 @@ impl Gate {
         if stranger && known().filter(|incoming| incoming.is_stranger()).count() >= self.limits.strangers {
             self.make_room(subnet, Incoming::is_stranger).ok_or(Refusal::Strangers)?;
         } else if known().count() >= self.limits.incoming {
-            self.make_room(subnet, |incoming| incoming.peer.is_some()).ok_or(Refusal::Full)?;
+            // Who registers pays for a place: no stranger takes it.
+            let gives_way =
+                |incoming: &Incoming| if stranger { incoming.is_stranger() } else { incoming.peer.is_some() };
+            self.make_room(subnet, gives_way).ok_or(Refusal::Full)?;
         }
         if let Some(incoming) = self.incoming.get_mut(&connection) {
             incoming.peer = Some((peer, stranger));
@@ -322,6 +325,33 @@ mod tests {
         // The first of each stays.
         assert!((0..4).all(|n| gate.incoming.contains_key(&ConnectionId::new_unchecked(n))));
         assert!((1..=3).all(|n| come(&mut gate, 7, peer(n))), "and relays have places of their own");
+    }
+
+    // directory.swarm.3
+    #[test]
+    fn a_stranger_takes_no_place_of_a_registered_relay() {
+        let mut gate = Gate { limits: Limits { incoming: 4, ..LIMITS }, ..gate() };
+        let mut next = 0..;
+        let mut come = |gate: &mut Gate, subnet: u8, peer: PeerId| {
+            arrives(gate, next.next().unwrap(), &address(93, subnet, 1), peer)
+        };
+        assert!((1..=3).all(|n| come(&mut gate, 1, peer(n))), "three relays of one subnet");
+        assert!(come(&mut gate, 2, PeerId::random()));
+        assert!(
+            (10..20).all(|subnet| !come(&mut gate, subnet, PeerId::random())),
+            "no place is left for strangers"
+        );
+        let relays = |gate: &Gate| {
+            gate.incoming.values().filter(|one| one.peer.is_some() && !one.is_stranger()).count()
+        };
+        assert_eq!((relays(&gate), gate.closing.len()), (3, 0));
+        // Strangers give way to each other, and all to a relay.
+        gate.limits.incoming = 5;
+        assert!(come(&mut gate, 2, PeerId::random()));
+        assert!(come(&mut gate, 3, PeerId::random()));
+        assert_eq!((relays(&gate), gate.closing.len()), (3, 1));
+        assert!(come(&mut gate, 4, peer(1)));
+        assert_eq!((relays(&gate), gate.closing.len()), (3, 2));
     }
 
     // directory.swarm.4
