@@ -449,6 +449,12 @@ impl Task {
             self.send(&peer, request.clone());
             return;
         }
+        // An owner of many relays can have an honest peer seem to hide: what it has told counts all the same.
+        if report.next.is_none() {
+            for witness in self.peers.witnesses(peer) {
+                self.patience.heard(witness);
+            }
+        }
         // directory.swarm.6
         if report.hides() {
             if self.peers.hides(now.instant, peer) {
@@ -456,9 +462,6 @@ impl Task {
             }
         } else {
             self.peers.answered(&peer, report.satisfies());
-            for witness in self.peers.witnesses(peer) {
-                self.patience.heard(witness);
-            }
         }
         if self.serves && !report.lacking.is_empty() {
             let push = self.exchange.push(&report.lacking);

@@ -376,12 +376,22 @@ async fn many_peers_of_one_subnet_leave_places_for_others() {
 
 /// The clock of a client that waits five minutes in a moment.
 fn jumping() -> Now {
+    ahead(&AHEAD)
+}
+
+/// The clock of another one.
+fn jumping_too() -> Now {
+    ahead(&AHEAD_TOO)
+}
+
+fn ahead(by: &AtomicU64) -> Now {
     let now = now();
-    let ahead = Duration::from_mins(AHEAD.load(Ordering::Relaxed));
+    let ahead = Duration::from_mins(by.load(Ordering::Relaxed));
     Now { instant: now.instant + ahead, unix_ms: now.unix_ms + u64::try_from(ahead.as_millis()).unwrap() }
 }
 
 static AHEAD: AtomicU64 = AtomicU64::new(0);
+static AHEAD_TOO: AtomicU64 = AtomicU64::new(0);
 
 // path.guard.9
 #[tokio::test]
@@ -412,6 +422,30 @@ async fn where_most_relays_have_stopped_few_are_believed_in_the_end() {
             view.set_content(true);
             let told = start(Settings { view, ..lab.settings(101, vec![], &[]) }).unwrap();
             until("it is seen", || told.views().borrow().is_content()).await;
+        })
+        .await;
+}
+
+// path.guard.9
+#[tokio::test]
+async fn a_bootstrap_peer_that_knows_less_than_a_client_was_shown_is_a_witness_all_the_same() {
+    let lab = Lab::new(20);
+    LocalSet::new()
+        .run_until(async {
+            let first = lab.relay(1, &[]).await;
+            // Somebody showed these to the client only.
+            let mut view = View::new(NETWORK).with_chain(chain());
+            view.set_registry(registry(20));
+            for n in 2..=6 {
+                view.insert(describe(n, first.at)).unwrap();
+            }
+            let settings = lab.settings(100, vec![], &[first.at]);
+            let client = start(Settings { view, now: jumping_too, ..settings }).unwrap();
+            knows(&client, 6).await;
+            until("it seems to hide", || client.status().left == 1).await;
+            assert!(client.views().borrow().gap().is_some());
+            AHEAD_TOO.store(6, Ordering::Relaxed);
+            until("few are believed", || client.views().borrow().gap().is_none()).await;
         })
         .await;
 }
