@@ -49,9 +49,10 @@ type Gossip = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilte
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(super) struct Behaviour {
-    /// The first: what it refuses, the others need not see.
-    pub(super) gate: Gate,
+    /// The first: for what it refuses, nobody need give way at the gate.
     limits: connection_limits::Behaviour,
+    /// What it refuses, the others need not see.
+    pub(super) gate: Gate,
     pub(super) kad: kad::Behaviour<MemoryStore>,
     pub(super) gossip: Toggle<Gossip>,
     pub(super) exchange: request_response::Behaviour<Codec>,

@@ -237,8 +237,13 @@ impl NetworkBehaviour for Gate {
 mod tests {
     use std::time::Duration;
 
+    use libp2p::core::ConnectedPoint;
+    use libp2p::identity::Keypair;
+    use libp2p::swarm::behaviour::ConnectionEstablished;
+
     use super::*;
-    use crate::sample::{identity, payment};
+    use crate::sample::{NETWORK, identity, payment};
+    use crate::swarm::behaviour::Behaviour;
     use crate::swarm::place::{multiaddr, peer_of};
 
     const LIMITS: Limits =
@@ -352,6 +357,38 @@ mod tests {
         assert_eq!((relays(&gate), gate.closing.len()), (3, 1));
         assert!(come(&mut gate, 4, peer(1)));
         assert_eq!((relays(&gate), gate.closing.len()), (3, 2));
+    }
+
+    // directory.swarm.3
+    #[tokio::test]
+    async fn for_a_connection_too_many_of_one_peer_nobody_gives_way() {
+        let keys = Keypair::ed25519_from_bytes(*identity(100).expose().expose()).unwrap();
+        let mut behaviour = Behaviour::new(&keys, NETWORK, true, LIMITS, Arc::default()).unwrap();
+        let (one, at) = (PeerId::random(), address(94, 1, 1));
+        let mut next = 0..;
+        let mut come = |behaviour: &mut Behaviour, subnet: u8, peer: PeerId| {
+            let (connection, from) =
+                (ConnectionId::new_unchecked(next.next().unwrap()), address(93, subnet, 1));
+            behaviour.handle_pending_inbound_connection(connection, &at, &from).unwrap();
+            let handled = behaviour.handle_established_inbound_connection(connection, peer, &at, &from);
+            if handled.is_ok() {
+                let endpoint = ConnectedPoint::Listener { local_addr: at.clone(), send_back_addr: from };
+                behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                    peer_id: peer,
+                    connection_id: connection,
+                    endpoint: &endpoint,
+                    failed_addresses: &[],
+                    other_established: 0,
+                }));
+            }
+            handled.is_ok()
+        };
+        assert!(come(&mut behaviour, 1, PeerId::random()) && come(&mut behaviour, 1, PeerId::random()));
+        assert!(come(&mut behaviour, 2, one) && come(&mut behaviour, 2, one));
+        assert!(!come(&mut behaviour, 3, one), "two of one peer");
+        assert!(behaviour.gate.closing.is_empty());
+        assert!(come(&mut behaviour, 3, PeerId::random()), "and one of another peer");
+        assert_eq!(behaviour.gate.closing.len(), 1);
     }
 
     // directory.swarm.4
