@@ -26,11 +26,24 @@ impl Witness {
     }
 }
 
+/// What is believed of the relays that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Belief {
+    /// They are not few.
+    Enough,
+    /// They are few, and others may be kept from us.
+    Hidden,
+    /// They are few, and no more run.
+    All,
+}
+
 /// How long few relays have been known, and whom we have heard since.
 ///
 /// Only bootstrap addresses count: they are named by whoever made the network file, all others by those who may be hiding relays.
 #[derive(Debug)]
 pub(super) struct Patience {
+    /// Whether the user says that few are all that there are.
+    told: bool,
     /// Whether one witness is enough: all may be in one site.
     local: bool,
     since: Option<Instant>,
@@ -39,8 +52,8 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) const fn new(local: bool) -> Self {
-        Self { local, since: None, witnesses: BTreeMap::new() }
+    pub(super) const fn new(told: bool, local: bool) -> Self {
+        Self { told, local, since: None, witnesses: BTreeMap::new() }
     }
 
     /// Who was found at a bootstrap address has told all that it knows.
@@ -60,16 +73,17 @@ impl Patience {
         }
     }
 
-    /// Whether those that are known are believed to be all; `few`: they are few.
+    /// What is believed of those that are known; `few`: they are few.
     // path.guard.9
-    pub(super) fn ends(&mut self, now: Instant, few: bool) -> bool {
+    pub(super) fn look(&mut self, now: Instant, few: bool) -> Belief {
         if !few {
             self.since = None;
             self.witnesses.clear();
-            return false;
+            return Belief::Enough;
         }
         let since = *self.since.get_or_insert(now);
-        now.saturating_duration_since(since) >= WAIT && self.suffices()
+        let waited = now.saturating_duration_since(since) >= WAIT && self.suffices();
+        if self.told || waited { Belief::All } else { Belief::Hidden }
     }
 }
 
@@ -93,20 +107,25 @@ mod tests {
     // path.guard.9
     #[test]
     fn few_are_believed_after_a_time_on_the_word_of_two_subnets() {
-        let (now, mut patience) = (beginning(), Patience::new(false));
+        let (now, mut patience) = (beginning(), Patience::new(false, false));
         patience.heard(witness(0, 1, 1));
-        assert!(!patience.ends(now, true), "what was heard before does not count");
+        assert_eq!(patience.look(now, true), Belief::Hidden, "what was heard before does not count");
         patience.heard(witness(1, 2, 2));
-        assert!(!patience.ends(now + 100 * WAIT, true), "one address is one liar");
+        assert_eq!(patience.look(now + 100 * WAIT, true), Belief::Hidden, "one address is one liar");
         patience.heard(witness(0, 1, 1));
-        assert!(!patience.ends(now + WAIT / 2, true));
-        assert!(patience.ends(now + WAIT, true));
-        assert!(!patience.ends(now + WAIT, false));
-        assert!(!patience.ends(now + 2 * WAIT, true), "it begins anew");
-        let mut local = Patience::new(true);
-        assert!(!local.ends(now, true));
+        assert_eq!(patience.look(now + WAIT / 2, true), Belief::Hidden);
+        assert_eq!(patience.look(now + WAIT, true), Belief::All);
+        assert_eq!(patience.look(now + WAIT, false), Belief::Enough);
+        assert_eq!(patience.look(now + 2 * WAIT, true), Belief::Hidden, "it begins anew");
+        let mut local = Patience::new(false, true);
+        assert_eq!(local.look(now, true), Belief::Hidden);
         local.heard(witness(0, 1, 1));
-        assert!(local.ends(now + WAIT, true));
+        assert_eq!(local.look(now + WAIT, true), Belief::All);
+        let mut told = Patience::new(true, false);
+        assert_eq!(
+            [true, false, true].map(|few| told.look(now, few)),
+            [Belief::All, Belief::Enough, Belief::All]
+        );
     }
 
     // path.guard.9
@@ -114,12 +133,12 @@ mod tests {
     fn two_witnesses_share_no_address_no_subnet_and_no_peer() {
         let now = beginning();
         let believes = |witnesses: &[Witness]| {
-            let mut patience = Patience::new(false);
-            assert!(!patience.ends(now, true));
+            let mut patience = Patience::new(false, false);
+            assert_eq!(patience.look(now, true), Belief::Hidden);
             for witness in witnesses {
                 patience.heard(*witness);
             }
-            patience.ends(now + WAIT, true)
+            patience.look(now + WAIT, true) == Belief::All
         };
         let first = witness(0, 1, 1);
         assert!(believes(&[first, witness(1, 2, 2)]));

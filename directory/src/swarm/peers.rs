@@ -11,7 +11,7 @@ use circuit::keys::{Random, RelayId};
 use libp2p::PeerId;
 use rand_core::Rng as _;
 
-use crate::swarm::patience::Witness;
+use crate::swarm::patience::{Belief, Witness};
 use crate::swarm::place::{Subnet, peer_of, relay_of};
 use crate::view::View;
 
@@ -136,8 +136,7 @@ pub(super) struct Peers {
     hiding: BTreeMap<PeerId, Instant>,
     round: Option<Round>,
     next: Instant,
-    /// Whether so few relays are known that the bootstrap addresses are asked before them.
-    few: bool,
+    belief: Belief,
 }
 
 impl Peers {
@@ -153,7 +152,7 @@ impl Peers {
             hiding: BTreeMap::new(),
             round: None,
             next: now,
-            few: false,
+            belief: Belief::Enough,
         }
     }
 
@@ -182,9 +181,9 @@ impl Peers {
         })
     }
 
-    /// Notes whether so few relays are known that those may be the ones that somebody wants us to know.
-    pub(super) const fn note_few(&mut self, few: bool) {
-        self.few = few;
+    /// Notes what is believed of the relays that are known.
+    pub(super) const fn note(&mut self, belief: Belief) {
+        self.belief = belief;
     }
 
     /// Begins the next round at once.
@@ -389,8 +388,8 @@ impl Peers {
         self.round = None;
     }
 
-    /// Up to so many addresses to dial: relays of the view, and the bootstrap addresses if those do not suffice; these first where few
-    /// relays are known.
+    /// Up to so many addresses to dial: relays of the view, and the bootstrap addresses if those do not suffice; these first where
+    /// relays may be kept from us.
     fn targets(&self, now: Instant, rng: &mut Random, view: &View, count: usize) -> Vec<Target> {
         if count == 0 {
             return Vec::new();
@@ -409,7 +408,7 @@ impl Peers {
         });
         let mut named = named.map(|(index, _)| Target::Bootstrap(index));
         let mut targets = Vec::new();
-        if self.few {
+        if self.belief == Belief::Hidden {
             targets.extend(named.by_ref().take(count));
         }
         while targets.len() < count && !relays.is_empty() {

@@ -31,7 +31,7 @@ use crate::exchange::{Denied, Exchange, PeerKey, Report, Verdict};
 use crate::registry::Registry;
 use crate::swarm::behaviour::{Behaviour, BehaviourEvent, topic};
 use crate::swarm::calls::Calls;
-use crate::swarm::patience::Patience;
+use crate::swarm::patience::{Belief, Patience};
 use crate::swarm::peers::{Peers, Policy, Step, Target};
 use crate::swarm::place::{Subnet, ip_of, multiaddr, relay_of, socket_of};
 use crate::swarm::{Settings, StartError, Status};
@@ -119,8 +119,6 @@ pub(super) struct Task {
     patience: Patience,
     /// Whether few of the registered relays are known.
     few: bool,
-    /// Whether the user takes few relays for all that there are.
-    content: bool,
 }
 
 /// How others see us.
@@ -178,7 +176,7 @@ impl Task {
         }
         let (asked, kept) = if serves { (ASKED.1, KEPT) } else { (ASKED.0, 0) };
         let policy = Policy { asked, kept, every: settings.every };
-        let content = settings.view.is_content();
+        let told = settings.view.is_content();
         let mut exchange = Exchange::new(settings.view, own);
         exchange.set_registry(now.unix(), registry);
         let views = watch::Sender::new(Arc::new(exchange.view().clone()));
@@ -213,9 +211,8 @@ impl Task {
             own,
             calls: Calls::default(),
             callers: None,
-            patience: Patience::new(local),
+            patience: Patience::new(told, local),
             few: false,
-            content,
         })
     }
 
@@ -283,9 +280,10 @@ impl Task {
         let changed = self.exchange.changed();
         if changed {
             self.few = self.exchange.view().share().is_some_and(Share::is_few);
-            self.peers.note_few(self.few);
         }
-        let content = self.patience.ends((self.now)().instant, self.few) || self.content;
+        let belief = self.patience.look((self.now)().instant, self.few);
+        self.peers.note(belief);
+        let content = belief == Belief::All;
         if changed || self.views.borrow().is_content() != content {
             let mut view = self.exchange.view().clone();
             view.set_content(content);

@@ -6,7 +6,7 @@ use rand_core::SeedableRng as _;
 use super::*;
 use crate::descriptor::{Descriptor, SignedDescriptor};
 use crate::sample::{NETWORK, descriptor, identity};
-use crate::swarm::patience::Patience;
+use crate::swarm::patience::{Belief, Patience};
 
 const POLICY: Policy = Policy { asked: 3, kept: 0, every: Duration::from_mins(1) };
 const RELAY: Policy = Policy { kept: 8, ..POLICY };
@@ -279,10 +279,17 @@ fn who_says_nothing_new_where_little_is_known_is_no_answer() {
 #[test]
 fn where_few_relays_are_known_the_bootstrap_addresses_are_asked_first() {
     let mut world = World::new(POLICY, 2, 1..=9);
-    world.peers.note_few(true);
+    world.peers.note(Belief::Hidden);
     let named = [0, 1].map(stranger);
     let asked = world.run();
     assert!(asked.len() == 3 && named.iter().all(|id| asked.contains(id)), "{asked:?}");
+    // Not any more once these are believed to be all.
+    for belief in [Belief::Enough, Belief::All] {
+        let mut world = World::new(POLICY, 2, 1..=9);
+        world.peers.note(belief);
+        let asked = world.run();
+        assert!(asked.len() == 3 && !named.iter().any(|id| asked.contains(id)), "{asked:?}");
+    }
 }
 
 // path.guard.9
@@ -290,8 +297,8 @@ fn where_few_relays_are_known_the_bootstrap_addresses_are_asked_first() {
 fn a_bootstrap_peer_speaks_for_the_address_that_led_to_it_wherever_else_it_is_met() {
     let mut world = World::new(POLICY, 2, 1..=9);
     let (near, far): ([u8; 4], [u8; 4]) = ([93, 1, 1, 1], [94, 1, 1, 1]);
-    let mut patience = Patience::new(false);
-    assert!(!patience.ends(world.now, true));
+    let mut patience = Patience::new(false, false);
+    assert_eq!(patience.look(world.now, true), Belief::Hidden);
     let mut found = |world: &mut World, target, id, ip: [u8; 4]| {
         world.peers.connected(world.now, id, ip.into(), true);
         world.peers.reached(world.now, target, id, ip.into());
@@ -301,7 +308,7 @@ fn a_bootstrap_peer_speaks_for_the_address_that_led_to_it_wherever_else_it_is_me
         }
         let subnets: Vec<_> = witnesses.iter().map(|witness| (witness.index, witness.subnet)).collect();
         world.peers.disconnected(&id);
-        (subnets, patience.ends(world.now + Duration::from_hours(1), true))
+        (subnets, patience.look(world.now + Duration::from_hours(1), true) == Belief::All)
     };
     let (near_one, far_one) = (Subnet::of(near.into()), Subnet::of(far.into()));
     let relay = Target::Relay(identity(1).id(), peer(1));
