@@ -86,9 +86,9 @@ pub(crate) struct Status {
     pub(crate) inbound: u64,
     /// When the last one came, in unix seconds; 0 for never.
     pub(crate) last_inbound: u64,
-    /// Relays that said that they begin a link to this one, which had asked for it.
+    /// Subnets (/16, /32) of the relays that said that they begin a link to this one, which had asked for it.
     #[serde(default)]
-    pub(crate) called: u64,
+    pub(crate) called: usize,
     /// When the last one said it, in unix seconds; 0 for never.
     #[serde(default)]
     pub(crate) last_called: u64,

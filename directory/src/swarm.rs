@@ -124,8 +124,8 @@ pub struct Status {
     pub inbound: u64,
     /// When the last one came, in unix seconds; 0 for never.
     pub last_inbound: u64,
-    /// Relays that said that they begin a link to this one, which had asked for it.
-    pub called: u64,
+    /// Subnets (/16, /32) of the relays that said that they begin a link to this one, which had asked for it.
+    pub called: usize,
     /// When the last one said it, in unix seconds; 0 for never.
     pub last_called: u64,
     /// At which address most of the last peers say that they see us.

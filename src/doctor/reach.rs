@@ -127,10 +127,12 @@ pub(super) fn inward(patient: &Patient, findings: &mut Findings) {
         let ago = time_text(crate::outside::unix().saturating_sub(status.last_reached));
         findings.ok("reached", format!("others have begun {} links, the last {ago} ago", status.reached));
     } else if called > 0 {
-        let found =
-            format!("{called} times other relays have tried to begin a link to this one, and none came in");
+        let nets = if called == 1 { "net" } else { "nets" };
+        let found = format!(
+            "relays of {called} {nets} (/16, /32) have tried to begin a link to this one, and none came in"
+        );
         let remedy = "let UDP in on the port of `listen` (firewall, security group, port forwarding), and check the addresses in [announce]";
-        // One that lies would not make it a failure.
+        // One that lies, in one net, would not make it a failure.
         let state = if called > 1 { State::Fail } else { State::Warn };
         findings.add("reached", state, found, remedy);
     } else if status.uptime_s < LONELY {

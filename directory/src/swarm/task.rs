@@ -126,14 +126,22 @@ pub(super) struct Task {
 struct Sight {
     inbound: u64,
     last_inbound: u64,
-    /// Relays that said that they call us, and when the last one did.
-    called: u64,
+    /// The subnets of the relays that said that they call us, and when the last one did.
+    called: BTreeSet<Subnet>,
     last_called: u64,
     /// At which addresses the last peers see us; one of each subnet.
     told: VecDeque<(Subnet, IpAddr)>,
 }
 
 impl Sight {
+    /// A relay in this subnet says that it calls us: many of one subnet may be one that lies.
+    fn called_by(&mut self, unix: u64, from: Subnet) {
+        self.last_called = unix;
+        if self.called.len() < TOLD {
+            self.called.insert(from);
+        }
+    }
+
     /// Takes a peer's word in the place of the one that its subnet gave before: who speaks often has no more weight.
     fn told_by(&mut self, from: Subnet, address: &Multiaddr) {
         let Some(ip) = ip_of(address) else { return };
@@ -315,7 +323,7 @@ impl Task {
             left: self.left,
             inbound: self.sight.inbound,
             last_inbound: self.sight.last_inbound,
-            called: self.sight.called,
+            called: self.sight.called.len(),
             last_called: self.sight.last_called,
             seen_at: self.sight.address(),
             trouble: lonely.then(|| advice.to_owned()),
@@ -648,11 +656,12 @@ impl Task {
                 // It may have gone meanwhile.
                 let _ = self.swarm.behaviour_mut().call.send_response(channel, answer.to_vec());
             }
-            request_response::Event::Message { message: Message::Response { response, .. }, .. }
-                if response == CALLED =>
-            {
-                self.sight.called = self.sight.called.saturating_add(1);
-                self.sight.last_called = now.unix();
+            request_response::Event::Message {
+                peer, message: Message::Response { response, .. }, ..
+            } if response == CALLED => {
+                if let Some(ip) = self.peers.ip(&peer) {
+                    self.sight.called_by(now.unix(), Subnet::of(ip));
+                }
             }
             // Who does not call today may do so tomorrow.
             _ => {}
@@ -737,5 +746,19 @@ mod tests {
             tell([96, n, 1, 1], lie);
         }
         assert_eq!(sight.told.len(), TOLD);
+    }
+
+    #[test]
+    fn callers_count_by_their_subnets() {
+        let mut sight = Sight::default();
+        for n in 0..5 {
+            sight.called_by(n, Subnet::of([95, 1, 1, 1].into()));
+            sight.called_by(n, Subnet::of([95, 1, 2, 2].into()));
+        }
+        assert_eq!((sight.called.len(), sight.last_called), (1, 4));
+        for n in 0..=255 {
+            sight.called_by(5, Subnet::of([95, n, 1, 1].into()));
+        }
+        assert_eq!((sight.called.len(), sight.last_called), (TOLD, 5));
     }
 }
