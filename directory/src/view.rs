@@ -31,8 +31,11 @@ pub struct View {
     link_keys: BTreeMap<DhPublic, RelayId>,
     /// The most relays; whoever comes when there are so many takes the place of the last, or has none.
     most: usize,
-    /// The last one, if there is no room.
-    last: Option<(Rank, RelayId)>,
+    /// Their ranks, so that who gives way to a newcomer need not be looked for.
+    ranks: BTreeSet<(Rank, RelayId)>,
+    /// How many of them have a bond that suffices, and how many registered relays do.
+    bonded: usize,
+    expected: usize,
     /// Whether few relays are taken for all that there are.
     content: bool,
 }
@@ -165,7 +168,9 @@ impl View {
             relays: BTreeMap::new(),
             link_keys: BTreeMap::new(),
             most: MAX_RELAYS,
-            last: None,
+            ranks: BTreeSet::new(),
+            bonded: 0,
+            expected: 0,
             content: false,
         }
     }
@@ -174,7 +179,9 @@ impl View {
     /// lists is taken.
     #[must_use]
     pub fn with_chain(self, chain: Chain) -> Self {
-        Self { open: chain.open_network() == self.network, chain: Some(chain), ..self }
+        let mut view = Self { open: chain.open_network() == self.network, chain: Some(chain), ..self };
+        view.recount();
+        view
     }
 
     /// The same view of a network that need not be on the public internet: relays may have private addresses.
@@ -200,17 +207,18 @@ impl View {
 
     /// How many relays are known, of those whose bond suffices; `None` without a registry.
     pub fn share(&self) -> Option<Share> {
-        let registry = self.registry.as_ref()?;
-        let least = self.chain.as_ref().map_or(Wei::ZERO, |chain| chain.minimum_bond);
-        let bonded = registry.iter().filter(|(_, entry)| entry.bond >= least).map(|(_, entry)| entry.id);
-        let of = bonded.collect::<BTreeSet<_>>().len().min(self.most);
-        let known = self.relays.values().filter(|relay| self.rank(relay).0 >= least).count();
-        Some(Share { known, of })
+        self.registry.as_ref()?;
+        Some(Share { known: self.bonded, of: self.expected.min(self.most) })
+    }
+
+    /// The bond that suffices.
+    fn least(&self) -> Wei {
+        self.chain.as_ref().map_or(Wei::ZERO, |chain| chain.minimum_bond)
     }
 
     /// Whether a registry has a relay with a bond that suffices.
     pub fn is_bonded(&self, id: &RelayId) -> bool {
-        let least = self.chain.as_ref().map_or(Wei::ZERO, |chain| chain.minimum_bond);
+        let least = self.least();
         self.registry.as_ref().is_some_and(|registry| {
             let bond = |owner| registry.get(id, &owner).map(|entry| entry.bond);
             registry.owners_of(id).filter_map(bond).any(|bond| bond >= least)
@@ -242,9 +250,13 @@ impl View {
     // directory.view.5
     pub fn set_registry(&mut self, registry: Arc<Registry>) -> usize {
         self.registry = Some(registry);
-        let lost = self.keep(|view, relay| view.check_registered(relay).is_ok());
-        self.find_last();
-        lost
+        let known = self.relays.len();
+        let mut relays = core::mem::take(&mut self.relays);
+        relays.retain(|_, relay| self.check_registered(relay).is_ok());
+        self.link_keys = relays.values().map(|relay| (relay.link_key, relay.id)).collect();
+        self.relays = relays;
+        self.recount();
+        known - self.relays.len()
     }
 
     /// The registry that is believed, if the network has one.
@@ -258,30 +270,42 @@ impl View {
         if !self.is_news(&new, new.digest(), new.holds_link_key())? {
             return Ok(());
         }
-        if let Some((_, last)) = self.last.filter(|_| !self.relays.contains_key(&new.id)) {
+        if let Some((_, last)) = self.last().filter(|_| !self.relays.contains_key(&new.id)) {
             self.remove(&last);
         }
-        if let Some(loser) = self.link_keys.insert(new.link_key, new.id).filter(|loser| *loser != new.id) {
-            self.relays.remove(&loser);
+        if let Some(loser) = self.link_keys.get(&new.link_key).copied() {
+            self.remove(&loser);
         }
-        let (id, link_key) = (new.id, new.link_key);
-        if let Some(old) = self.relays.insert(id, new).filter(|old| old.link_key != link_key) {
-            self.link_keys.remove(&old.link_key);
-        }
-        self.find_last();
+        self.remove(&new.id);
+        let rank = self.rank(&new);
+        self.bonded += usize::from(rank.0 >= self.least());
+        self.ranks.insert((rank, new.id));
+        self.link_keys.insert(new.link_key, new.id);
+        self.relays.insert(new.id, new);
         Ok(())
     }
 
     fn remove(&mut self, id: &RelayId) {
-        if let Some(relay) = self.relays.remove(id) {
-            self.link_keys.remove(&relay.link_key);
-        }
+        let Some(relay) = self.relays.remove(id) else { return };
+        self.link_keys.remove(&relay.link_key);
+        let rank = self.rank(&relay);
+        self.bonded -= usize::from(rank.0 >= self.least());
+        self.ranks.remove(&(rank, *id));
     }
 
-    /// Finds who gives way to a newcomer, if there is no room.
-    fn find_last(&mut self) {
-        let ranked = || self.relays.values().map(|relay| (self.rank(relay), relay.id));
-        self.last = if self.relays.len() < self.most { None } else { ranked().min() };
+    /// Ranks and counts all anew, after a change of what this depends on.
+    fn recount(&mut self) {
+        let least = self.least();
+        self.ranks = self.relays.values().map(|relay| (self.rank(relay), relay.id)).collect();
+        self.bonded = self.ranks.iter().filter(|((bond, _), _)| *bond >= least).count();
+        let entries = self.registry.iter().flat_map(|registry| registry.iter());
+        let expected = entries.filter(|(_, entry)| entry.bond >= least).map(|(_, entry)| entry.id);
+        self.expected = expected.collect::<BTreeSet<_>>().len();
+    }
+
+    /// Who gives way to a newcomer, if there is no room.
+    fn last(&self) -> Option<(Rank, RelayId)> {
+        self.ranks.first().copied().filter(|_| self.relays.len() >= self.most)
     }
 
     // directory.view.8
@@ -315,7 +339,7 @@ impl View {
                 return Err(NotInserted::SameSequence(old.sequence));
             }
             // directory.view.8
-            None if self.last.is_some_and(|(last, _)| self.rank(new) <= last) => {
+            None if self.last().is_some_and(|(last, _)| self.rank(new) <= last) => {
                 return Err(NotInserted::Full);
             }
             Some(_) | None => {}
@@ -356,22 +380,10 @@ impl View {
 
     /// Drops the descriptors that are no longer valid at `unix` (seconds), and how many these were.
     pub fn expire(&mut self, unix: u64) -> usize {
-        self.keep(|_, relay| relay.expires > unix)
-    }
-
-    fn keep(&mut self, keeps: impl Fn(&Self, &Descriptor) -> bool) -> usize {
-        let lost: Vec<_> = self
-            .relays
-            .values()
-            .filter(|relay| !keeps(self, relay))
-            .map(|relay| (relay.id, relay.link_key))
-            .collect();
-        for (id, link_key) in &lost {
-            self.relays.remove(id);
-            self.link_keys.remove(link_key);
-        }
-        if !lost.is_empty() {
-            self.find_last();
+        let lost: Vec<_> =
+            self.relays.values().filter(|relay| relay.expires <= unix).map(|relay| relay.id).collect();
+        for id in &lost {
+            self.remove(id);
         }
         lost.len()
     }

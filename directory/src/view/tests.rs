@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::descriptor::{Descriptor, EPOCH_SECONDS};
 use crate::sample::{FIRST_EPOCH, NETWORK, NOW, chain, descriptor, identity, payment, signed};
@@ -73,7 +75,6 @@ fn another_network_and_a_relay_too_many_are_refused() {
     assert_eq!(view.insert(with(2, |d| d.network = other)), Err(NotInserted::OtherNetwork(other)));
     assert_eq!(view.most, MAX_RELAYS);
     view.most = 1;
-    view.find_last();
     assert_eq!(view.insert(signed(3)), Err(NotInserted::Full));
     assert_eq!(view.insert(with(1, |d| d.sequence = 8)), Ok(()));
 }
@@ -313,4 +314,55 @@ fn three_in_five_of_those_with_a_bond_are_enough() {
     view.set_content(false);
     view.insert(paid(4)).unwrap();
     assert_eq!((view.share(), view.gap()), (Some(Share { known: 4, of: 6 }), None));
+}
+
+/// What is kept beside the relays of a view, counted anew.
+fn counted(view: &View) -> (Option<Share>, Option<(Rank, RelayId)>, usize) {
+    let share = view.registry.as_ref().map(|registry| {
+        let least = chain().minimum_bond;
+        let bonded = registry.iter().filter(|(_, entry)| entry.bond >= least);
+        let ids: BTreeSet<_> = bonded.map(|(_, entry)| entry.id).collect();
+        let known = view.iter().filter(|relay| view.rank(relay).0 >= least).count();
+        Share { known, of: ids.len().min(view.most) }
+    });
+    let first = view.iter().map(|relay| (view.rank(relay), relay.id)).min();
+    (share, first.filter(|_| view.iter().len() >= view.most), view.iter().len())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    // directory.view.8 path.guard.9
+    #[test]
+    fn what_is_counted_on_the_way_is_what_there_is(
+        steps in prop::collection::vec((0_u8..8, 1_u8..8, 1_u8..8), 0..60),
+    ) {
+        let mut view = View::new(NETWORK).with_chain(chain());
+        view.most = 4;
+        let bonds = [0, 5, chain().minimum_bond.0, chain().minimum_bond.0 + 1];
+        for (step, (what, n, other)) in steps.into_iter().enumerate() {
+            let new = |change: &dyn Fn(&mut Descriptor)| with(n, |d| {
+                (d.sequence, d.payment) = (step as u64 + 10, Some(payment(n)));
+                change(d);
+            });
+            match what {
+                0 => {
+                    // Some leave, some bonds change, and one id has a second owner.
+                    let mut registry = registry(&[1, 2, 3, 4, 5, 6, 7]);
+                    registry.apply(8, payment(other).owner, identity(other).id(), false).unwrap();
+                    registry.apply(9, payment(8).owner, identity(n).id(), true).unwrap();
+                    for (relay, bond) in [n, other, 8].into_iter().zip(bonds.into_iter().cycle().skip(step)) {
+                        registry.set_bond(payment(relay).owner, Wei(bond));
+                    }
+                    view.set_registry(Arc::new(registry));
+                }
+                1 => drop(view.expire(NOW + u64::from(n) * 10)),
+                2 => drop(view.insert(new(&|d| d.link_key = DhPublic([other; 32])))),
+                3 => drop(view.insert(new(&|d| d.payment = Some(payment(8))))),
+                _ => drop(view.insert(new(&|d| d.expires = NOW + u64::from(other) * 10))),
+            }
+            prop_assert_eq!((view.share(), view.last(), view.ranks.len()), counted(&view));
+            prop_assert_eq!(view.link_keys.len(), view.relays.len());
+        }
+    }
 }
