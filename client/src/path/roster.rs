@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use circuit::keys::RelayId;
+use circuit::link::place;
 use directory::atlas::Atlas;
 use directory::descriptor::{Descriptor, EPOCH_SECONDS, MAX_ADDRESSES};
 use directory::exit_summary::ExitSummary;
@@ -21,7 +22,7 @@ pub const MOST_TIMES_MEDIAN: u64 = 4;
 /// The share of the median that a relay's bandwidth counts at least, also where it claims none: one in so many.
 const LEAST_OF_MEDIAN: u64 = 8;
 /// The subnet of examples (RFC 3849).
-const DOCUMENTATION: u64 = 0x2001_0db8;
+const DOCUMENTATION: u128 = 0x2001_0db8;
 /// Ports whose prices are remembered.
 const MAX_MARKETS: usize = 64;
 
@@ -100,18 +101,14 @@ pub(super) fn location(relay: &Descriptor, atlas: &dyn Atlas) -> Location {
 /// test networks have.
 // path.distinct.2
 fn subnet(ip: IpAddr) -> Option<u64> {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let everybodys =
-                ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_documentation();
-            (!everybodys).then(|| 1 << 32 | u64::from(ip.to_bits() >> 16))
-        }
+    let everybodys = match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_documentation(),
         IpAddr::V6(ip) => {
-            let net = u64::try_from(ip.to_bits() >> 96).unwrap_or(0);
-            let everybodys = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
-            (!everybodys && net != DOCUMENTATION).then_some(1 << 33 | net)
+            let local = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
+            local || ip.to_bits() >> 96 == DOCUMENTATION
         }
-    }
+    };
+    (!everybodys).then(|| place(ip))
 }
 
 /// What the bandwidths that relays claim count, of a median of all claims.

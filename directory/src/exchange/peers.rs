@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use circuit::keys::RelayId;
+use circuit::link::place;
 
 use crate::limit::{Bucket, Buckets, Rate};
 
@@ -37,6 +38,8 @@ const UPDATES: Rate = Rate { burst: 8, every: Duration::from_mins(10) };
 pub struct PeerKey {
     id: [u8; 32],
     prefix: u64,
+    /// The /16 (IPv4) or /32 (IPv6) of its address.
+    subnet: u64,
     /// It asks through a circuit, whose number the prefix is.
     circuit: bool,
 }
@@ -48,12 +51,7 @@ impl PeerKey {
             IpAddr::V4(ip) => 4 << 48 | u64::from(ip.to_bits() >> 8),
             IpAddr::V6(ip) => 6 << 48 | u64::try_from(ip.to_bits() >> 80).unwrap_or(0),
         };
-        Self { id, prefix, circuit: false }
-    }
-
-    /// The /16 (IPv4) or /32 (IPv6) of its address.
-    const fn subnet(self) -> u64 {
-        if self.prefix >> 48 == 4 { self.prefix >> 8 } else { self.prefix >> 16 }
+        Self { id, prefix, subnet: place(address), circuit: false }
     }
 
     /// Whoever asks through this circuit: it has no address, and no name but the circuit's.
@@ -62,7 +60,7 @@ impl PeerKey {
         if let Some(last) = id.last_chunk_mut() {
             *last = number.to_be_bytes();
         }
-        Self { id, prefix: number, circuit: true }
+        Self { id, prefix: number, subnet: 0, circuit: true }
     }
 }
 
@@ -117,7 +115,7 @@ impl Peers {
                 && self.circuit_answers.has(now, CIRCUIT_ANSWERS)
                 && self.circuit_requests.take(now, CIRCUIT_REQUESTS)
         } else {
-            self.requests.take(now, peer.prefix) && self.subnet_answers.has(now, &peer.subnet())
+            self.requests.take(now, peer.prefix) && self.subnet_answers.has(now, &peer.subnet)
         };
         own && self.answers.has(now, ALL_ANSWERS) && self.all_requests.take(now, ALL_REQUESTS)
     }
@@ -130,7 +128,7 @@ impl Peers {
         if peer.circuit {
             self.circuit_answers.pay(now, CIRCUIT_ANSWERS, size);
         } else {
-            self.subnet_answers.pay(now, peer.subnet(), size);
+            self.subnet_answers.pay(now, peer.subnet, size);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use circuit::keys::RelayId;
+use circuit::link::place;
 use libp2p::identity::{PublicKey, ed25519};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -51,23 +52,11 @@ pub(super) fn socket_of(address: &Multiaddr) -> Option<SocketAddr> {
 
 /// What addresses of one holder are likely to share: the /16 of an IPv4 address, the /32 of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Subnet {
-    V4([u8; 2]),
-    V6([u8; 4]),
-}
+pub(super) struct Subnet(u64);
 
 impl Subnet {
     pub(super) fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => {
-                let [a, b, ..] = ip.octets();
-                Self::V4([a, b])
-            }
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.octets();
-                Self::V6([a, b, c, d])
-            }
-        }
+        Self(place(ip))
     }
 }
 
