@@ -21,6 +21,7 @@ use payments::record::{Book, Change, MeterRow, RecordId};
 use payments::till::{PayerAccount, Till, TillError};
 use payments::wallet::{Pot, Wallet};
 
+mod lookups;
 mod meters;
 
 use meters::Meters;
@@ -43,8 +44,6 @@ const QUIET: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 /// Clients that are remembered.
 const REMEMBERED: usize = 16_384;
-/// Accounts that are to be looked up on the chain.
-const LOOKUPS: usize = 1_024;
 
 /// What a relay is paid and pays with.
 #[derive(Debug)]
@@ -604,46 +603,6 @@ impl Cashier {
     }
 
     // --- the chain and the disk ----------------------------------------------------------------------------------
-
-    fn look_up(&mut self, address: Address) {
-        if self.asked.len() < LOOKUPS && !self.asked.contains_key(&address) {
-            self.asked.insert(address, None);
-            self.lookups.push_back(address);
-        }
-    }
-
-    /// The next account that is to be looked up on the chain, and watched from then on.
-    pub fn poll_lookup(&mut self) -> Option<Address> {
-        self.lookups.pop_front()
-    }
-
-    /// An account could not be looked up, or is not watched any more; it may be tried again.
-    pub fn not_seen(&mut self, address: Address) {
-        self.asked.remove(&address);
-        self.seen.remove(&address);
-    }
-
-    /// An account is seen on the chain.
-    pub fn seen(&mut self, now: Now, ledger: &mut Ledger, address: Address, account: PayerAccount) {
-        if self.seen.len() >= 2 * REMEMBERED && !self.seen.contains_key(&address) {
-            let (neighbours, links) = (&self.neighbours, &self.links);
-            self.seen
-                .retain(|of, _| neighbours.contains_key(of) || links.values().any(|linked| linked == of));
-        }
-        self.seen.insert(address, account);
-        self.trust(ledger, address);
-        if let Some(Some((link, frame))) = self.asked.remove(&address)
-            && self.links.get(&link) == Some(&address)
-        {
-            // Whatever is wrong with it, the payer is told.
-            let _ = self.hand_to_till(now, ledger, link, address, &frame);
-        }
-    }
-
-    /// The accounts that are to be watched.
-    pub fn watched(&self) -> Vec<Address> {
-        self.seen.keys().copied().collect()
-    }
 
     /// A redemption costs so much now.
     pub const fn set_redemption_cost(&mut self, cost: Wei) {

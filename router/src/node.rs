@@ -117,6 +117,10 @@ impl RelayNode {
             asks: config.payments.as_ref().map(|(asks, _)| *asks),
             ..RelayConfig::new(id)
         };
+        let mut cashier = config.payments.map(|(_, cashier)| Cashier::new(cashier));
+        if let Some(cashier) = cashier.as_mut().filter(|_| config.view.registry().is_none()) {
+            cashier.expect(config.view.iter().filter_map(|relay| Some(relay.payment?.owner)));
+        }
         let relay_rng = Random::from_seed(draw(&mut rng));
         let exit_rng = Random::from_seed(draw(&mut rng));
         Self {
@@ -130,7 +134,7 @@ impl RelayNode {
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             no_setups_until: None,
-            cashier: config.payments.map(|(_, cashier)| Cashier::new(cashier)),
+            cashier,
             worked: true,
             payment_packets: 0,
             throttle: Throttle::default(),

@@ -350,6 +350,20 @@ fn a_relay_that_restarts_pays_on_at_once_and_counts_on_what_it_paid_ahead_when_i
     assert_eq!(ledger.get(account).map(|a| a.owed), Some(99_502));
 }
 
+// pay.credit.2
+#[test]
+fn relays_of_a_list_have_their_credit_when_they_come_first() {
+    let (mut cashier, mut ledger, link) = (cashier(), Ledger::default(), links()[0]);
+    let other = signer(9).address();
+    cashier.expect([cashier.owner(), other]);
+    assert_eq!((cashier.poll_lookup(), cashier.poll_lookup()), (Some(other), None));
+    cashier.seen(start(), &mut ledger, other, PayerAccount { registered: true, ..account(9) });
+    cashier.relay_up(start(), &mut ledger, link, other);
+    let account = cashier.account(link).unwrap();
+    ledger.meet(account, 1);
+    assert_eq!(ledger.get(account).map(|state| state.credit), Some(760));
+}
+
 /// Carries frames between a relay that pays and its payee until nothing moves.
 fn carry(cashier: &mut Cashier, ledger: &mut Ledger, link: LinkId, till: &mut Till) -> Vec<Record> {
     let (now, mut cell, mut disk) = (start(), [0; circuit::packet::CELL], vec![]);
