@@ -158,8 +158,7 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
         if wanted.check {
             let mut proof = check(&client, nodes, &site, &stages, socks, wanted).await?;
             if let Some(money) = &money {
-                proof.earnings =
-                    Some(earnings::check(&client, nodes, money, &proof.path, wanted.rate.is_some()).await?);
+                proof.earnings = Some(earnings::check(&client, nodes, money, &proof.path).await?);
             }
             let text = proof.text();
             output.print(&Event::Check(proof), || text)
