@@ -115,15 +115,6 @@ impl Ledger {
         id
     }
 
-    /// The account turns out to have been paid so much more in another life, for what it was owed then.
-    pub fn recover(&mut self, id: AccountId, paid: u128) {
-        if let Some(account) = self.get_mut(id) {
-            account.owed = account.owed.saturating_add(paid);
-            account.committed = account.committed.saturating_add(paid);
-            account.due = account.due.saturating_add(paid);
-        }
-    }
-
     /// Closes an account; circuits that still name it pass nothing more.
     pub fn close(&mut self, id: AccountId) {
         if let Some(place) = usize::try_from(id.slot).ok().and_then(|at| self.slots.get_mut(at))

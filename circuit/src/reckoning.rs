@@ -63,9 +63,13 @@ impl Reckoning {
         (self.begun, self.before, self.lost, self.dry) = (account.owed, 0, 0, None);
     }
 
-    /// So much of what the account now owes was paid in another life.
-    pub const fn recover(&mut self, paid: u128) {
+    /// The account turns out to have been paid so much more in another life, for what it was owed then.
+    // pay.draw.5
+    pub const fn recover(&mut self, account: &mut Account, paid: u128) {
         self.begun = self.begun.saturating_add(paid);
+        account.owed = account.owed.saturating_add(paid);
+        account.committed = account.committed.saturating_add(paid);
+        account.due = account.due.saturating_add(paid);
     }
 
     /// Takes note of whether anything is owed or paid; call it often.

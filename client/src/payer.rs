@@ -289,12 +289,10 @@ impl Payer {
 
     // pay.draw.5
     fn paid(&mut self, ledger: &mut Ledger, owner: Address) {
-        let found = self.wallet.take_found(owner).0;
-        if let Some(payee) = self.payees.get_mut(&owner) {
-            ledger.recover(payee.account, found);
-            payee.reckoning.recover(found);
-        }
-        if let Some(state) = self.payees.get(&owner).and_then(|payee| ledger.get_mut(payee.account)) {
+        if let Some(payee) = self.payees.get_mut(&owner)
+            && let Some(state) = ledger.get_mut(payee.account)
+        {
+            payee.reckoning.recover(state, self.wallet.take_found(owner).0);
             state.paid = self.wallet.paid(owner).0;
         }
     }

@@ -569,14 +569,10 @@ impl Cashier {
     /// Takes note of what the wallet has paid.
     // pay.draw.5
     fn paid(&mut self, ledger: &mut Ledger, address: Address) {
-        let found = self.wallet.take_found(address).0;
-        if let Some(neighbour) = self.neighbours.get_mut(&address) {
-            ledger.recover(neighbour.account, found);
-            neighbour.reckoning.recover(found);
-        }
-        if let Some(neighbour) = self.neighbours.get(&address)
+        if let Some(neighbour) = self.neighbours.get_mut(&address)
             && let Some(account) = ledger.get_mut(neighbour.account)
         {
+            neighbour.reckoning.recover(account, self.wallet.take_found(address).0);
             let paid = self.wallet.paid(address).0;
             account.paused &= paid <= account.paid;
             account.paid = paid;
