@@ -131,6 +131,18 @@ fn the_responder_chooses_from_what_is_offered() {
     }
 }
 
+/// What node 1 may answer to the first message of node 0.
+fn answer(net: &mut Net, suite: Suite, seen: Option<SocketAddr>) -> Bytes {
+    let first = net.sent(0, 1).pop().unwrap();
+    let key = net.nodes[1].links.config.relay.as_ref().unwrap().link.clone();
+    let e = DhSecret::from_bytes([3; 32]);
+    let accepted = Accepted::read(&responder_of(net, 1), &key, e, &noise(&first)).unwrap();
+    let choice = Choice { suite, index: 9, boot: BootId(1), unix_ms: 0, seen };
+    let mut answer = Box::new([0; PACKET]);
+    accepted.answer(choice, &mut answer).unwrap();
+    answer
+}
+
 // link.handshake.2
 #[test]
 fn an_answer_with_a_suite_that_was_not_offered_is_refused() {
@@ -139,13 +151,7 @@ fn an_answer_with_a_suite_that_was_not_offered_is_refused() {
         let mut net = with_suites([Suites::only(Suite::Aegis128L); 2], [false, true]);
         net.filter = Box::new(|_, _| false);
         let link = net.dial(0, 1);
-        let first = net.sent(0, 1).pop().unwrap();
-        let key = net.nodes[1].links.config.relay.as_ref().unwrap().link.clone();
-        let e = DhSecret::from_bytes([3; 32]);
-        let accepted = Accepted::read(&responder_of(&net, 1), &key, e, &noise(&first)).unwrap();
-        let choice = Choice { suite, index: 9, boot: BootId(1), unix_ms: 0, seen: None };
-        let mut answer = Box::new([0; PACKET]);
-        accepted.answer(choice, &mut answer).unwrap();
+        let answer = answer(&mut net, suite, None);
         assert_eq!(net.deliver(1, 0, answer), expected);
         assert_eq!(net.nodes[0].links.is_up(link), expected.is_ok());
     }
@@ -173,13 +179,7 @@ fn what_one_peer_says_of_our_address_changes_nothing_else() {
         let mut net = Net::new(&[false, true]);
         net.filter = Box::new(|_, _| false);
         let link = net.dial(0, 1);
-        let first = net.sent(0, 1).pop().unwrap();
-        let key = net.nodes[1].links.config.relay.as_ref().unwrap().link.clone();
-        let e = DhSecret::from_bytes([3; 32]);
-        let accepted = Accepted::read(&responder_of(&net, 1), &key, e, &noise(&first)).unwrap();
-        let choice = Choice { suite: Suite::Aegis128L, index: 9, boot: BootId(1), unix_ms: 0, seen };
-        let mut answer = Box::new([0; PACKET]);
-        accepted.answer(choice, &mut answer).unwrap();
+        let answer = answer(&mut net, Suite::Aegis128L, seen);
         net.deliver(1, 0, answer).unwrap();
         assert_eq!(net.nodes[0].links.seen(net.now).len(), voices, "{seen:?}");
         assert!(net.nodes[0].links.is_up(link));
