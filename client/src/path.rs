@@ -85,8 +85,11 @@ impl Paths {
     }
 
     /// Other relays are known now.
-    pub fn set_view(&mut self, view: View) {
-        self.view = view;
+    // path.quality.1
+    pub fn set_view(&mut self, now: Now, view: View) {
+        let old = std::mem::replace(&mut self.view, view);
+        let sequence = |view: &View, id: &_| view.get(id).map(|relay| relay.sequence);
+        self.quality.pardon(now.instant, |id| sequence(&self.view, id) > sequence(&old, id));
         self.roster = None;
     }
 

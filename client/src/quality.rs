@@ -9,6 +9,8 @@ use crate::build_time::BuildTimes;
 
 /// How long a relay that may have failed is avoided where others will do.
 pub const AVOIDED: Duration = Duration::from_mins(1);
+/// A relay that was started again is tried at once, but so long after the last time at the earliest.
+pub(crate) const PARDONED: Duration = Duration::from_mins(10);
 /// After so long half of the strikes are forgotten.
 const HALF_LIFE: Duration = Duration::from_mins(10);
 /// An edge with so many strikes is avoided where others will do.
@@ -61,6 +63,8 @@ pub struct Measured {
     strikes: Strikes,
     /// Avoided until then.
     avoided: Option<Instant>,
+    /// Not avoided any more because it was started again, last then.
+    pardoned: Option<Instant>,
     seen: Instant,
 }
 
@@ -74,6 +78,7 @@ impl Measured {
             loss: None,
             strikes: Strikes::none(now),
             avoided: None,
+            pardoned: None,
             seen: now,
         }
     }
@@ -127,6 +132,21 @@ impl Quality {
         }
         for edge in edges(path) {
             self.edges.remove(&edge);
+        }
+    }
+
+    /// Relays have newer descriptors, so they may have been started again: one that is avoided is tried at once. One that
+    /// lets circuits fail on purpose gains little by it.
+    pub(crate) fn pardon(&mut self, now: Instant, newer: impl Fn(&RelayId) -> bool) {
+        let avoided =
+            self.relays.iter_mut().filter(|(_, relay)| relay.avoided.is_some_and(|until| until > now));
+        for (id, relay) in avoided {
+            let early = relay.pardoned.is_some_and(|last| now.saturating_duration_since(last) < PARDONED);
+            if !early && newer(id) {
+                relay.avoided = None;
+                relay.pardoned = Some(now);
+                self.edges.retain(|(from, to), _| from != id && to != id);
+            }
         }
     }
 
@@ -245,6 +265,27 @@ mod tests {
         quality.not_built(now, &[id(0), id(1)]);
         let relay = quality.get(&id(1)).unwrap();
         assert_eq!((relay.built, relay.failed, relay.delay), (1, 1, Some(Duration::from_millis(100))));
+    }
+
+    // path.quality.1
+    #[test]
+    fn a_relay_that_was_started_again_is_tried_at_once_but_not_time_after_time() {
+        let (now, mut quality) = (start(), Quality::default());
+        let second = Duration::from_secs(1);
+        for n in [1, 2] {
+            quality.strike(now, id(n));
+            (0..3).for_each(|_| quality.strike_edge(now, id(n), id(3)));
+        }
+        quality.pardon(now, |relay| *relay == id(1));
+        assert!(!quality.is_avoided(now, &id(1)) && quality.is_avoided(now, &id(2)));
+        assert!(!quality.is_bad_edge(now, &id(1), &id(3)) && quality.is_bad_edge(now, &id(2), &id(3)));
+        assert!(near(quality.factor(now, &id(1)), 0.5), "its strikes stay");
+        let again = now + PARDONED;
+        for (time, avoided) in [(now + second, true), (now + PARDONED / 2, true), (again, false)] {
+            quality.strike(time, id(1));
+            quality.pardon(time, |_| true);
+            assert_eq!(quality.is_avoided(time, &id(1)), avoided, "{:?}", time - now);
+        }
     }
 
     // path.quality.2

@@ -18,7 +18,7 @@ impl ClientNode {
     /// Other relays are known now: circuits over those that have left take no new streams, and end with those they have.
     // path.circuit.3
     pub fn set_view(&mut self, now: Now, view: View) {
-        self.paths.set_view(view);
+        self.paths.set_view(now, view);
         let view = self.paths.view();
         for circuit in self.pool.values_mut() {
             circuit.retired |= circuit.path.iter().any(|relay| view.usable(relay, now.unix()).is_err());

@@ -105,6 +105,22 @@ fn one_hop_is_an_exit() {
     assert!(matches!(paths.choose(now, entry, Some(22)), Err(NoPath::NoExit { port: 22, .. })));
 }
 
+// path.quality.1
+#[test]
+fn a_relay_is_tried_again_once_its_newer_descriptor_is_known() {
+    let (now, mut view) = (start(), view(10, 3));
+    let mut paths = paths(1, &view);
+    for n in [4, 5] {
+        paths.quality_mut().strike(now.instant, id(n));
+    }
+    paths.set_view(now, view.clone());
+    assert!(paths.quality().is_avoided(now.instant, &id(4)), "nothing is new");
+    view.insert(relay(4, 3, |descriptor| descriptor.sequence = 2)).unwrap();
+    paths.set_view(now, view);
+    let avoided = [4, 5].map(|n| paths.quality().is_avoided(now.instant, &id(n)));
+    assert_eq!(avoided, [false, true]);
+}
+
 // path.guard.1
 #[test]
 fn the_entry_stays_until_it_fails_and_comes_back() {
@@ -145,13 +161,13 @@ fn a_guard_that_leaves_the_view_is_the_entry_again_when_it_returns() {
         for n in (1..=60).filter(|n| !gone.contains(&id(*n))) {
             less.insert(relay(n, 3, |_| ())).unwrap();
         }
-        paths.set_view(less);
+        paths.set_view(now, less);
         now.unix_ms += 60_000;
         entry = paths.entry(now).unwrap();
         assert!(!gone.contains(&entry));
         paths.guards_mut().worked(now.unix(), &entry);
     }
-    paths.set_view(whole);
+    paths.set_view(now, whole);
     assert_eq!((paths.entry(now), paths.better(now, &entry)), (Ok(first), Some(first)));
 }
 
@@ -185,7 +201,7 @@ fn who_hides_guards_one_after_the_other_has_few_drawn() {
                 paths.guards_mut().worked(now.unix(), &entry);
                 seen.insert(entry);
                 hidden.insert(entry);
-                paths.set_view(registered(&whole, |_| true, &hidden));
+                paths.set_view(now, registered(&whole, |_| true, &hidden));
                 assert!(matches!(paths.entry(now), Err(NoPath::GuardsLost(_))), "it is waited for");
             }
             Err(error) => refused = Some(error),
@@ -203,7 +219,7 @@ fn who_hides_guards_one_after_the_other_has_few_drawn() {
     // Each that is found again is used again.
     let found = *hidden.iter().next().unwrap();
     hidden.remove(&found);
-    again.set_view(registered(&whole, |_| true, &hidden));
+    again.set_view(now, registered(&whole, |_| true, &hidden));
     assert_eq!(again.entry(now), Ok(found));
 }
 
@@ -217,7 +233,7 @@ fn guards_that_fail_or_give_up_their_registration_are_replaced_at_once() {
         let entry = paths.entry(now).unwrap();
         assert!(gone.insert(entry));
         paths.guards_mut().worked(now.unix(), &entry);
-        paths.set_view(registered(&whole, |id| !gone.contains(id), &BTreeSet::new()));
+        paths.set_view(now, registered(&whole, |id| !gone.contains(id), &BTreeSet::new()));
     }
     // One that is dead is still known, and rests; one that nobody knows any more is waited for.
     let dead = paths.entry(now).unwrap();
@@ -227,7 +243,7 @@ fn guards_that_fail_or_give_up_their_registration_are_replaced_at_once() {
     let later = Now { instant: now.instant + Duration::from_secs(61), ..now };
     let without = |paths: &mut Paths| {
         let hidden = BTreeSet::from([dead, next]);
-        paths.set_view(registered(&whole, |id| !gone.contains(id), &hidden));
+        paths.set_view(now, registered(&whole, |id| !gone.contains(id), &hidden));
     };
     without(&mut paths);
     assert!(matches!(paths.entry(now), Err(NoPath::GuardsLost(_))));
@@ -281,18 +297,18 @@ fn no_guard_is_drawn_among_the_few_that_somebody_shows() {
     assert_eq!(error, NoPath::FewKnown(Share { known: 35, of: 60 }));
     assert!(error.to_string().starts_with("only 35 of 60 registered relays are known"), "{error}");
     assert_eq!(fresh.guards().iter().len(), 0);
-    fresh.set_view(registered(&whole, |_| true, &shown(1)));
+    fresh.set_view(now, registered(&whole, |_| true, &shown(1)));
     assert!(
         matches!(fresh.entry(now), Err(NoPath::FewKnown(_))),
         "also where there are not enough for a path"
     );
     // Who has a guard already goes on with it, and draws no other one in its place.
-    fresh.set_view(registered(&whole, |_| true, &shown(36)));
+    fresh.set_view(now, registered(&whole, |_| true, &shown(36)));
     let entry = fresh.entry(now).unwrap();
     fresh.guards_mut().worked(now.unix(), &entry);
     let few = |id: &RelayId| *id != entry && shown(20).contains(id);
     let hidden: BTreeSet<_> = all.iter().filter(|id| few(id)).copied().collect();
-    fresh.set_view(registered(&whole, |_| true, &hidden));
+    fresh.set_view(now, registered(&whole, |_| true, &hidden));
     assert_eq!(fresh.entry(now), Ok(entry));
     fresh.guards_mut().failed(now.instant, &entry);
     assert_eq!((fresh.entry(now), fresh.guards().iter().len()), (Ok(entry), 1));
@@ -319,9 +335,9 @@ fn a_client_that_starts_again_keeps_its_guard() {
         view.iter()
             .filter(|relay| relay.id != entry)
             .for_each(|relay| without.insert(relay.clone()).unwrap());
-        again.set_view(without);
+        again.set_view(now, without);
         assert_ne!(again.entry(now), Ok(entry));
-        again.set_view(view.clone());
+        again.set_view(now, view.clone());
         assert_eq!(again.entry(now), Ok(entry));
     }
 }

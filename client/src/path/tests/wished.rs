@@ -201,7 +201,7 @@ fn a_wish_for_the_exit_and_a_port_names_the_port() {
         relay.country = Some(*b"DE");
     });
     view.insert(other).unwrap();
-    paths.set_view(view);
+    paths.set_view(now, view);
     let error = paths.choose(now, entry, Some(22)).unwrap_err();
     assert_eq!(error.port(), Some(22));
     let text = "none of the 1 relays that may be the exit for port 22 are left: 1 by the countries of `exit`";
