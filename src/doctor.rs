@@ -158,7 +158,11 @@ async fn examine(file: &Path, findings: &mut Findings) -> Option<Patient> {
             let who = if relay.is_some() { "a relay" } else { "a client" };
             let place = if bootstrap.is_some() {
                 open::recall(&state, &mut view);
-                format!("an open network, {} relays of which were known last", view.iter().len())
+                match view.iter().len() {
+                    0 => "an open network of which no relay was known last".to_owned(),
+                    1 => "an open network, of which 1 relay was known last".to_owned(),
+                    count => format!("an open network, of which {count} relays were known last"),
+                }
             } else {
                 format!("a network of {} relays", view.iter().len())
             };

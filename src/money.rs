@@ -14,7 +14,7 @@ use payments::amount::Wei;
 use payments::chain::rpc::{Config, Rpc};
 use payments::chain::{Account, At, Chain, Error};
 use payments::offer::Face;
-use payments::session::{Domain, Signer};
+use payments::session::Signer;
 use payments::treasury::Nature;
 use rand_core::Rng as _;
 
@@ -35,7 +35,7 @@ pub(crate) async fn connect(chain: &NetworkChain, rpc: &[String]) -> Result<Rpc,
 
 fn place(chain: &NetworkChain, rpc: &[String]) -> Config {
     let urls = if rpc.is_empty() { chain.rpc.clone() } else { rpc.to_vec() };
-    Config::new(urls, Domain { chain_id: chain.id, contract: chain.contract })
+    Config::new(urls, chain.domain())
 }
 
 /// Refuses a chain that cannot be asked anywhere.

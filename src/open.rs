@@ -27,7 +27,7 @@ mod kept;
 const CHAIN_EVERY: Duration = Duration::from_secs(4);
 /// How often peers are asked what they know, more or less.
 pub(crate) const PEERS_EVERY: Duration = Duration::from_secs(15);
-/// What was learnt is written after so long at first, and then so seldom.
+/// What was learnt is written after so long at first, then after twice as long each time, and at last so seldom.
 const KEEP_FIRST: Duration = Duration::from_secs(2);
 const KEEP_EVERY: Duration = Duration::from_mins(1);
 /// The file of what was learnt, in the folder of the state.
@@ -101,8 +101,12 @@ pub(crate) struct Status {
     pub(crate) trouble: Option<String>,
 }
 
-/// The relays that an earlier run has known, without asking anybody.
+/// The registry and the relays that an earlier run has known, without asking anybody.
 pub(crate) fn recall(state: &Path, view: &mut View) {
+    let registry = view.chain().and_then(|chain| chain_watch::kept(&state.join(REGISTRY), &chain.domain()));
+    if let Some(registry) = registry {
+        view.set_registry(Arc::new(registry));
+    }
     kept::read(&state.join(KEPT), view, outside::unix());
 }
 
@@ -176,7 +180,7 @@ impl Open {
                     write_at.get_or_insert_with(|| Instant::now() + wait);
                 }
                 () = sleep_until(write_at.unwrap_or_else(Instant::now)), if write_at.is_some() => {
-                    (write_at, wait) = (None, KEEP_EVERY);
+                    (write_at, wait) = (None, KEEP_EVERY.min(wait * 2));
                     let (view, path) = (Arc::clone(&views.borrow()), self.kept.clone());
                     let written = tokio::task::spawn_blocking(move || kept::write(&path, &view)).await;
                     if let Ok(Err(error)) = written {

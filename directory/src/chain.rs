@@ -5,6 +5,7 @@ use core::str::FromStr as _;
 use alloy_primitives::Address;
 use circuit::keys::NetworkId;
 pub use payments::amount::Wei;
+use payments::session::Domain;
 
 use crate::payment::Payment;
 
@@ -35,6 +36,11 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// The chain and the contract that signatures are made for.
+    pub const fn domain(&self) -> Domain {
+        Domain { chain_id: self.id, contract: self.contract }
+    }
+
     /// Whether relays that are paid so are paid here.
     pub fn pays(&self, payment: &Payment) -> bool {
         (self.id, self.contract) == (payment.chain_id, payment.contract)

@@ -102,6 +102,11 @@ pub fn trouble_of(file: &Path, domain: &Domain) -> Option<String> {
     }
 }
 
+/// The registry that is kept between runs, as old as it is; nothing if there is none that can be used.
+pub fn kept(file: &Path, domain: &Domain) -> Option<Registry> {
+    file::read(file, domain).ok().map(|cached| cached.registry)
+}
+
 /// Reads what an earlier run knew, and follows the chain from there; inside a [`tokio::task::LocalSet`].
 pub fn start(settings: Settings) -> Watch {
     let (mut task, watch) = Task::new(settings);

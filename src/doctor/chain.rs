@@ -76,7 +76,7 @@ pub(super) async fn look(patient: &Patient, findings: &mut Findings) {
         }
         _ => findings.add("chain", State::Fail, found, remedy),
     }
-    pot(owner, &account, findings);
+    pot(patient, owner, &account, findings);
     if let (Some(id), true) = (super::own_id(patient), patient.relay.is_some()) {
         let stands = bond::standing(&id, owner, &account, &listed);
         bonded(patient, chain.minimum_bond, &id, &account, stands, findings);
@@ -121,12 +121,19 @@ async fn see(
     Ok((outside::unix().saturating_sub(head.time), account, chain.registry().await?))
 }
 
-fn pot(owner: Address, account: &Account, findings: &mut Findings) {
+fn pot(patient: &Patient, owner: Address, account: &Account, findings: &mut Findings) {
     let has = format!("balance {}, reserve {}", ether_text(account.balance), ether_text(account.reserve));
-    match money::problem(account, account.signer.unwrap_or(owner)) {
+    // A reserve that the relay puts up by itself is missing in `bond`.
+    let whole = Account { reserve: account.reserve.max(own_bond(patient).unwrap_or_default()), ..*account };
+    match money::problem(&whole, account.signer.unwrap_or(owner)) {
         Some(problem) => findings.add("pot", State::Warn, format!("{owner}: {has}"), problem),
         None => findings.ok("pot", format!("{owner}: {has}")),
     }
+}
+
+/// What a relay puts up by itself.
+fn own_bond(patient: &Patient) -> Option<Wei> {
+    patient.wallet.as_ref().filter(|_| patient.relay.is_some())?.bond
 }
 
 /// Whether this very relay is registered by its owner, with enough in the reserve.
@@ -141,16 +148,17 @@ fn bonded(
     if let Some((found, remedy)) = stands.problem(id) {
         return findings.add("bond", State::Fail, found, remedy);
     }
-    let itself = patient.wallet.as_ref().and_then(|wallet| wallet.bond).map(|bond| {
-        format!(
-            "start the relay: it puts up {} by itself; chive wallet show --config FILE tells what ether is missing",
-            ether_text(bond)
-        )
+    let runs = patient.status.is_some();
+    let itself = own_bond(patient).map(|bond| {
+        let (begin, bond) = (if runs { "wait" } else { "start the relay" }, ether_text(bond));
+        format!("{begin}: it puts up {bond} by itself; chive wallet show --config FILE tells what ether is missing")
     });
+    // What the relay has had no chance to do is no fault.
+    let state = if itself.is_some() && !runs { State::Warn } else { State::Fail };
     if account.reserve < minimum {
         let remedy = itself.unwrap_or_else(|| "chive wallet reserve AMOUNT --config FILE".to_owned());
         let found = format!("the bond is {} at least, and the reserve is less", ether_text(minimum));
-        return findings.add("bond", State::Fail, found, remedy);
+        return findings.add("bond", state, found, remedy);
     }
     match stands {
         Standing::Registered => {
@@ -162,7 +170,7 @@ fn bonded(
         }
         _ => {
             let remedy = itself.unwrap_or_else(|| format!("chive wallet register {id} --config FILE"));
-            findings.add("bond", State::Fail, "the relay is not registered: no client uses it", remedy);
+            findings.add("bond", state, "the relay is not registered: no client uses it", remedy);
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use payments::session::Domain;
 use router::announcer::SequenceFile;
 
 use super::{Findings, Patient, State};
@@ -106,7 +105,7 @@ fn notes_of_relay(state: &Path, findings: &mut Findings) {
 fn known(patient: &Patient, findings: &mut Findings) {
     let (Some(view), state) = (&patient.view, &patient.state) else { return };
     if patient.network.signer.is_none() {
-        let domain = view.chain().map(|chain| Domain { chain_id: chain.id, contract: chain.contract });
+        let domain = view.chain().map(directory::chain::Chain::domain);
         if let Some(why) = domain.and_then(|domain| open::trouble_of_registry(state, &domain)) {
             let found = format!("the registry that was kept in {} is not used: {why}", state.display());
             findings.add(

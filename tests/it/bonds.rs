@@ -72,8 +72,11 @@ impl Ground {
 fn a_relay_waits_for_ether_and_then_bonds_and_registers_itself() {
     let Some(program) = program() else { return };
     let ground = Ground::new(&program);
+    let bond = eventually("the contract is final", || doctor(&ground.config()).get("bond").cloned());
+    assert!(bond["state"] == "warn" && bond["remedy"].to_string().contains("start the relay"), "{bond}");
     let relay = ground.start();
     relay.logs("the wallet lacks ether");
+    assert_eq!(doctor(&ground.config())["bond"]["state"], "fail");
     let said = relay.log();
     assert!(said.contains(&format!("chive wallet show --config {}", ground.config().display())), "{said}");
     assert!(!said.contains(&ground.owner) && !said.contains("register ID"), "{said}");

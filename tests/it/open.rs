@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::lab::Lab;
 use super::paid::{Anvil, program, with_password};
-use super::processes::{Process, eventually, text};
+use super::processes::{Process, eventually, findings, text};
 use super::socks::{connect, ip};
 use super::target::{Target, hash, pattern};
 
@@ -103,6 +103,18 @@ impl Ground {
         let said = text(&output.stdout);
         assert!(output.status.success(), "{arguments:?}: {said}{}", text(&output.stderr));
         serde_json::from_str(said.lines().last().unwrap()).unwrap()
+    }
+
+    /// Of a client that does not run, the doctor recalls what it knew, and asks relays.
+    fn examine(&self, host: usize) {
+        let config = self.file(&format!("client{host}/client.toml"));
+        let command = with_password(&["doctor", "--config", config.to_str().unwrap(), "--output", "json"]);
+        let found = findings(&self.lab.host(host).command(&command).output().unwrap());
+        let recalled = found["configuration"]["found"].as_str().unwrap();
+        assert!(recalled.ends_with("relays were known last"), "{recalled}");
+        for check in ["udp out", "mtu", "clock"] {
+            assert_eq!(found[check]["state"], "ok", "{found:?}");
+        }
     }
 
     /// Relays with numbers that three divides are exits; its id.
@@ -440,6 +452,7 @@ fn an_open_network_forms_heals_and_lives_on() {
     net.download(&client, &site, "without the first");
     let mut client = client;
     client.process.end_by("TERM");
+    net.examine(CLIENTS[0]);
     let mut client = net.client(CLIENTS[0], &[]);
     let (path, took) = net.download(&client, &site, "warm");
     println!("first byte of a client that starts again after {took:?}");

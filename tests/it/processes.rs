@@ -179,7 +179,11 @@ pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) 
 
 /// What the doctor finds of a configuration file, by what it looked at.
 pub(crate) fn doctor(config: &Path) -> BTreeMap<String, Value> {
-    let output = chive(&["doctor", "--config", config.to_str().unwrap(), "--output", "json"]);
+    findings(&chive(&["doctor", "--config", config.to_str().unwrap(), "--output", "json"]))
+}
+
+/// What a doctor's output says, by what it looked at.
+pub(crate) fn findings(output: &Output) -> BTreeMap<String, Value> {
     let list: Value = serde_json::from_str(text(&output.stdout).lines().next().unwrap()).unwrap();
     let findings = list["findings"].as_array().unwrap().iter();
     findings.map(|finding| (finding["check"].as_str().unwrap().to_owned(), finding.clone())).collect()
