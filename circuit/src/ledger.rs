@@ -207,11 +207,11 @@ impl Ledger {
         true
     }
 
-    /// Takes credit for up to `cells` at `rate` aside; for how many it was enough.
-    pub fn reserve(&mut self, id: AccountId, rate: u64, cells: u64) -> u64 {
+    /// Takes credit for up to `cells` at `rate` aside, beyond that for `kept` cells; for how many it was enough.
+    pub fn reserve(&mut self, id: AccountId, rate: u64, cells: u64, kept: u64) -> u64 {
         let Some(account) = self.get_mut(id) else { return 0 };
-        let affordable = account
-            .credit
+        let kept = (u128::from(rate) * u128::from(kept)).cast_signed();
+        let affordable = (account.credit - kept)
             .max(0)
             .checked_div(i128::from(rate))
             .map_or(u64::MAX, |cells| u64::try_from(cells).unwrap_or(u64::MAX));
@@ -341,8 +341,8 @@ mod tests {
         ledger.get_mut(id).unwrap().low = 50;
         assert!(ledger.charge(id, 3, 2));
         assert_eq!(ledger.poll_note(), None);
-        assert_eq!(ledger.reserve(id, 7, 10), 10);
-        assert_eq!(ledger.reserve(id, 7, 10), 3, "24 wei are three cells of 7");
+        assert_eq!(ledger.reserve(id, 7, 10, 0), 10);
+        assert_eq!(ledger.reserve(id, 7, 10, 0), 3, "24 wei are three cells of 7");
         assert_eq!(ledger.poll_note(), Some(id));
         assert!(ledger.charge(id, 3, 1) && !ledger.charge(id, 3, 1));
         ledger.use_reserved(id, 7);
@@ -350,7 +350,7 @@ mod tests {
         let account = *ledger.get(id).unwrap();
         assert_eq!((account.credit, account.earned, account.cells_in), (84, 9 + 7, 4));
         assert_eq!(account.credit.unsigned_abs() + account.earned, 100);
-        assert_eq!(ledger.reserve(id, 0, 10), 10, "free cells need no credit");
+        assert_eq!(ledger.reserve(id, 0, 10, 5), 10, "free cells need no credit");
     }
 
     #[test]
@@ -408,7 +408,7 @@ mod tests {
         ledger.set_line(id, 0);
         assert_eq!(ledger.get(id).map(|a| (a.credit, a.line)), Some((-2_000, 0)));
         assert!(!ledger.charge(id, 1, 1));
-        assert_eq!(ledger.reserve(id, 1, 1), 0);
+        assert_eq!(ledger.reserve(id, 1, 1, 0), 0);
     }
 
     // pay.credit.4
@@ -436,7 +436,7 @@ mod tests {
         ledger.get_mut(new).unwrap().credit = 100;
         assert!(!ledger.charge(old, 1, 1) && ledger.charge(new, 1, 1));
         ledger.owe(old, 1, 1);
-        assert_eq!(ledger.reserve(old, 1, 1), 0);
+        assert_eq!(ledger.reserve(old, 1, 1, 0), 0);
         assert_eq!(ledger.get(old), None);
         ledger.close(old);
         assert!(ledger.get(new).is_some());

@@ -43,9 +43,10 @@ const LASTING: u32 = 3;
 /// What is said of a record beyond the limits of a row: none of an honest wallet or till.
 const TOO_LONG: &str = "a record is too long for the money store: no new session or win counts until the node is started again; \
                         report this as a fault of chive";
-/// Pots that are looked at, at once, and how long it is from one look to the next.
+/// Pots that are looked at, at once, how long it is from one look to the next on average, and how long a rest saves them up.
 const LOOKS: usize = 4;
 const PACE: Duration = Duration::from_millis(50);
+const SAVED: Duration = Duration::from_secs(1);
 
 /// What a node wants.
 #[derive(Debug)]
@@ -291,7 +292,8 @@ impl Treasury {
                 Some(looked) = looks.join_next() => looked.into_iter().for_each(|looked| self.looked(looked)),
                 () = tokio::time::sleep_until(look), if may_look => {
                     self.look_at_next(&mut looks);
-                    look = Instant::now() + PACE;
+                    let saved = Instant::now().checked_sub(SAVED);
+                    look = saved.map_or(look, |saved| look.max(saved)) + PACE;
                 }
             }
         }

@@ -282,7 +282,7 @@ impl Cashier {
     }
 
     /// Gives a registered relay its credit line (pay.credit.2).
-    fn trust(&self, ledger: &mut Ledger, address: Address) {
+    fn trust(&mut self, ledger: &mut Ledger, address: Address) {
         let Some(neighbour) = self.neighbours.get(&address).filter(|neighbour| neighbour.relay) else {
             return;
         };
@@ -292,6 +292,21 @@ impl Cashier {
             None => neighbour.bond,
         };
         ledger.set_line(neighbour.account, bond.0 / LINE_PART);
+        self.relieve(ledger, address);
+    }
+
+    /// Says so to who was told that nothing passes, once it has credit again.
+    // pay.credit.4
+    fn relieve(&mut self, ledger: &Ledger, address: Address) {
+        let Some(neighbour) = self.neighbours.get_mut(&address).filter(|neighbour| neighbour.stopped) else {
+            return;
+        };
+        if ledger.get(neighbour.account).is_some_and(|state| state.credit >= state.low) {
+            neighbour.stopped = false;
+            if let Some(link) = neighbour.link {
+                self.send(link, Frame::Credit(Level::Ok));
+            }
+        }
     }
 
     // --- frames --------------------------------------------------------------------------------------------------
@@ -463,10 +478,7 @@ impl Cashier {
             neighbour.dry = None;
             let account = neighbour.account;
             ledger.credit(account, credited.0);
-            if neighbour.stopped && ledger.get(account).is_some_and(|state| state.credit >= state.low) {
-                neighbour.stopped = false;
-                self.send(link, Frame::Credit(Level::Ok));
-            }
+            self.relieve(ledger, address);
             self.requests.push_back(Request::Credited(account));
         }
         Ok(())

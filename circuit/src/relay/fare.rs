@@ -15,6 +15,8 @@ use crate::table::{CircuitKey, Found, Side};
 pub const SETUP_CELLS: u64 = 64;
 /// The backward cells that a circuit may have sent before any GRANT (pay.grant.1).
 pub const FIRST_GRANT: u64 = 16;
+/// Forward cells whose credit further grants do not take (pay.grant.4).
+pub(in crate::relay) const FORWARD: u64 = 192;
 /// The most backward cells that a circuit is granted beyond those that passed (pay.grant.3).
 pub const MAX_GRANT: u64 = 8_192;
 
@@ -84,7 +86,7 @@ impl Fare {
             return None;
         }
         self.allowed = FIRST_GRANT;
-        self.granted = ledger.reserve(payer, self.rate_in, FIRST_GRANT);
+        self.granted = ledger.reserve(payer, self.rate_in, FIRST_GRANT, 0);
         Some((self, Meter::limited(self.granted)))
     }
 
@@ -228,11 +230,13 @@ impl Relay {
         }
     }
 
-    /// Grants the next hop what the neighbour before has granted, as far as its credit goes (pay.grant.4).
+    /// Grants the next hop what the neighbour before has granted, as far as its credit goes beyond what forward cells need
+    /// (pay.grant.4).
     fn grant_more(&mut self, payer: AccountId, key: CircuitKey) {
         let Some(circuit) = self.circuits.get_mut(key) else { return };
         let (fare, meter) = (&mut circuit.fare, &mut circuit.meter);
-        let more = self.ledger.reserve(payer, fare.rate_in, fare.allowed.saturating_sub(fare.granted));
+        let missing = fare.allowed.saturating_sub(fare.granted);
+        let more = self.ledger.reserve(payer, fare.rate_in, missing, FORWARD);
         fare.granted += more;
         meter.grant(more);
         if let Some(payee) = fare.payee {

@@ -503,6 +503,22 @@ fn who_was_told_that_nothing_passes_is_told_when_it_does_again() {
     }
 }
 
+// pay.credit.2, pay.credit.4
+#[test]
+fn a_relay_that_came_before_its_pot_was_seen_is_told_when_it_has_credit() {
+    let (mut cashier, mut ledger) = (cashier(), Ledger::default());
+    let (link, owner) = (links()[0], signer(9).address());
+    cashier.relay_up(start(), &mut ledger, link, owner);
+    let known = cashier.account(link).unwrap();
+    ledger.meet(known, 1);
+    cashier.noted(start(), &mut ledger, known);
+    assert!(said(&mut cashier).contains(&Frame::Credit(Level::Paused)));
+    for paused in [false, true] {
+        cashier.seen(start(), &mut ledger, owner, PayerAccount { registered: true, ..account(9) });
+        assert_eq!(said(&mut cashier).contains(&Frame::Credit(Level::Ok)), !paused, "it is said once");
+    }
+}
+
 // pay.meter.2, pay.meter.3
 #[test]
 fn counts_are_said_now_and_then_and_to_who_has_others() {

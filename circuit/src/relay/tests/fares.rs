@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ledger::Account;
+use crate::relay::fare::FORWARD;
 use crate::setup::Role;
 
 const ASK: u64 = 10;
@@ -246,13 +247,17 @@ fn circuits_that_are_owed_to_a_relay_that_is_left_end() {
 // pay.grant.2, pay.grant.4
 #[test]
 fn client_and_exit_together_cannot_make_the_relays_between_pay_more_than_was_paid() {
-    let mut c = paid(3, 200);
+    let mut c = paid(3, 1_000);
     let key = c.build();
     // The client grants without end, and has paid for little.
     c.origin.ledger_mut().get_mut(c.paid.as_ref().unwrap().own).unwrap().paid = u128::MAX;
     c.grant(key, MAX_GRANT);
     let passed = (0..MAX_GRANT).take_while(|_| c.cell_backward().is_ok()).count();
-    assert_eq!(passed as u64, 200 - SETUP_CELLS, "as many as the entry's credit covers");
+    assert_eq!(passed as u64, 1_000 - SETUP_CELLS - FORWARD, "as many as the entry's credit covers");
+    // What is left serves forward cells.
+    for _ in 0..FORWARD {
+        c.cell_forward(key, 2);
+    }
     // An exit that ignores its grants is not paid for what comes beyond them.
     let exit = c.relays[2].snapshot()[0].key;
     let paid = c.paid.as_ref().unwrap().payers[2];
