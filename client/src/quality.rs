@@ -61,8 +61,10 @@ pub struct Measured {
     /// The share of packets that were lost.
     pub loss: Option<f32>,
     strikes: Strikes,
-    /// Avoided until then.
+    /// Avoided until then, or until something works over it.
     avoided: Option<Instant>,
+    /// Avoided until then, whatever works over it: what was paid for did not arrive.
+    lossy: Option<Instant>,
     /// Not avoided any more because it was started again, last then.
     pardoned: Option<Instant>,
     seen: Instant,
@@ -78,9 +80,14 @@ impl Measured {
             loss: None,
             strikes: Strikes::none(now),
             avoided: None,
+            lossy: None,
             pardoned: None,
             seen: now,
         }
+    }
+
+    fn avoided_until(&self, now: Instant) -> Option<Instant> {
+        self.avoided.max(self.lossy).filter(|until| *until > now)
     }
 }
 
@@ -109,6 +116,13 @@ impl Quality {
         let relay = self.relay(now, id);
         relay.strikes.strike(now);
         relay.avoided = Some(now + AVOIDED);
+    }
+
+    /// A relay may have lost what it was paid to carry. That setups pass is no excuse.
+    // pay.deliver.1
+    pub fn strike_for_loss(&mut self, now: Instant, id: RelayId) {
+        self.strike(now, id);
+        self.relay(now, id).lossy = Some(now + AVOIDED);
     }
 
     /// A relay says that it does not reach another one; which of the two is at fault is not known.
@@ -143,7 +157,7 @@ impl Quality {
         for (id, relay) in avoided {
             let early = relay.pardoned.is_some_and(|last| now.saturating_duration_since(last) < PARDONED);
             if !early && newer(id) {
-                relay.avoided = None;
+                (relay.avoided, relay.lossy) = (None, None);
                 relay.pardoned = Some(now);
                 self.edges.retain(|(from, to), _| from != id && to != id);
             }
@@ -191,7 +205,12 @@ impl Quality {
 
     /// Until when a relay is avoided.
     pub(crate) fn avoided(&self, now: Instant, id: &RelayId) -> Option<Instant> {
-        self.relays.get(id)?.avoided.filter(|until| *until > now)
+        self.relays.get(id)?.avoided_until(now)
+    }
+
+    /// Since when a relay that is avoided is.
+    pub(crate) fn struck(&self, now: Instant, id: &RelayId) -> Option<Instant> {
+        self.avoided(now, id)?.checked_sub(AVOIDED)
     }
 
     /// Whether two neighbours in a path have failed together several times.
@@ -262,6 +281,9 @@ mod tests {
         assert!(near(quality.factor(now + HALF_LIFE, &id(1)), 0.707), "strikes decay");
         quality.built(now, &[id(0), id(1)], Duration::from_millis(100));
         assert!(!quality.is_avoided(now, &id(1)) && near(quality.factor(now, &id(1)), 1.0));
+        quality.strike_for_loss(now, id(2));
+        quality.built(now, &[id(2)], Duration::from_millis(100));
+        assert!(quality.is_avoided(now, &id(2)) && !quality.is_avoided(now + AVOIDED, &id(2)));
         quality.not_built(now, &[id(0), id(1)]);
         let relay = quality.get(&id(1)).unwrap();
         assert_eq!((relay.built, relay.failed, relay.delay), (1, 1, Some(Duration::from_millis(100))));

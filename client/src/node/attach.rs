@@ -12,7 +12,7 @@ const WAIT: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(45);
 /// A setup that takes longer than this is raced by another.
 const SLOW: Duration = Duration::from_secs(1);
-/// A circuit that was heard so recently works.
+/// A circuit that was heard so recently works, if nothing has failed since.
 const HEARD: Duration = Duration::from_secs(1);
 /// Test circuits that are begun in one go.
 const TESTS_AT_ONCE: usize = 64;
@@ -60,13 +60,14 @@ impl ClientNode {
 
     /// A circuit that may take a stream of this application to this port; a spare one becomes the application's.
     ///
-    /// Not one over a relay that has failed elsewhere, unless it has been heard since: to find that out takes longer than
+    /// Not one over a relay that has failed elsewhere, unless it was just heard, and since: to find that out takes longer than
     /// to build another.
     fn circuit_for(&mut self, now: Now, isolation: Option<&Credentials>, port: u16) -> Option<CircuitKey> {
         let (view, quality) = (self.paths.view(), self.paths.quality());
         let doubted = |circuit: &Circuit| {
-            now.instant.saturating_duration_since(circuit.heard) > HEARD
-                && circuit.path.iter().skip(1).any(|relay| quality.is_avoided(now.instant, relay))
+            let long_ago = now.instant.saturating_duration_since(circuit.heard) > HEARD;
+            let mut struck = circuit.path.iter().skip(1).filter_map(|id| quality.struck(now.instant, id));
+            struck.any(|at| long_ago || at >= circuit.heard)
         };
         let own = self
             .pool

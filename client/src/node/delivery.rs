@@ -74,7 +74,10 @@ impl ClientNode {
     /// avoided for a while, and in the end the entry, which all such circuits share.
     pub(super) fn leave_circuit(&mut self, now: Now, key: CircuitKey) {
         self.counts.last_error = Some("a circuit was left: what it was paid for did not arrive".to_owned());
-        self.avoid_beyond_entry(now, key);
+        let beyond = self.pool.get(&key).into_iter().flat_map(|circuit| circuit.path.iter().skip(1));
+        for relay in beyond {
+            self.paths.quality_mut().strike_for_loss(now.instant, *relay);
+        }
         if self.entry.map(|entry| entry.link) == self.origin.link(key) && self.strikes.add(now.instant) {
             self.leave_entry(now);
         }
