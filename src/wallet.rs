@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use payments::abi::{OnionPay, uint96};
 use payments::amount::Wei;
+pub(crate) use payments::amount::ether_text;
 use payments::chain::action::Action;
 use payments::chain::rpc::Rpc;
 use payments::chain::{Account, At, Call, Chain, Error};
@@ -243,18 +244,6 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
     })
 }
 
-/// An amount for people: exact.
-pub(crate) fn ether_text(wei: Wei) -> String {
-    const ETHER: u128 = 1_000_000_000_000_000_000;
-    if wei.0 < 1_000_000_000 {
-        return format!("{wei} wei");
-    }
-    let part = format!("{:018}", wei.0 % ETHER);
-    let part = part.trim_end_matches('0');
-    let point = if part.is_empty() { "" } else { "." };
-    format!("{}{point}{part} ether", wei.0 / ETHER)
-}
-
 /// A reserve, and when it may leave.
 fn reserve_text(account: &Account) -> String {
     let reserve = ether_text(account.reserve);
@@ -416,19 +405,6 @@ async fn register(id: &str, spend: &Spend, output: Format) -> anyhow::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn amounts_are_exact() {
-        for (wei, text) in [
-            (0, "0 wei"),
-            (999_999_999, "999999999 wei"),
-            (1_000_000_000, "0.000000001 ether"),
-            (10_u128.pow(18), "1 ether"),
-            (1_500_000_000_000_000_001, "1.500000000000000001 ether"),
-        ] {
-            assert_eq!(ether_text(Wei(wei)), text);
-        }
-    }
 
     #[test]
     fn keys_have_64_digits() {

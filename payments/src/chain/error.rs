@@ -2,7 +2,7 @@
 
 use alloy_primitives::Address;
 
-use crate::amount::Wei;
+use crate::amount::{Wei, ether_text};
 
 /// Why a chain has not answered, or has not done what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +77,10 @@ pub enum Error {
     #[error("the RPC's answer cannot be read ({0}): use another RPC")]
     Malformed(&'static str),
     /// The sender cannot pay for the transaction.
-    #[error("{address} has {has} wei and needs {needs} wei for this transaction: send it ether")]
+    #[error(
+        "{address} has {} and needs {} ({needs} wei) for this transaction, with its highest fee: send it ether, {} or more",
+        ether_text(*has), ether_text(*needs), ether_text(needs.saturating_sub(*has))
+    )]
     NoGasMoney {
         /// The sender.
         address: Address,
