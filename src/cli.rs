@@ -10,6 +10,7 @@ use directory::chain::{Wei, parse_address, parse_amount};
 use payments::Address;
 use payments::amount::Rate;
 
+use crate::config::amount::{above_zero, amount};
 use crate::config::wishes::{self, Excluded, exclude};
 use crate::config::{DEFAULT_HOPS, MAX_HOPS, limits};
 use crate::output::Format;
@@ -279,7 +280,7 @@ pub(crate) struct Setup {
     #[arg(long)]
     pub(crate) light: bool,
     /// What the relay puts into its reserve by itself, as its bond, before it registers itself; without it both are done by hand.
-    #[arg(long, value_parser = amount, value_name = "AMOUNT")]
+    #[arg(long, value_parser = above_zero, value_name = "AMOUNT")]
     pub(crate) bond: Option<Wei>,
     /// Ask nothing: take the defaults for what is not given.
     #[arg(long)]
@@ -331,7 +332,7 @@ pub(crate) enum Wallet {
     /// Put ether into the balance, which pays relays and can be withdrawn at once.
     Deposit {
         /// How much, such as 0.05ether.
-        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        #[arg(value_parser = above_zero, value_name = "AMOUNT")]
         amount: Wei,
         #[command(flatten)]
         spend: Spend,
@@ -339,7 +340,7 @@ pub(crate) enum Wallet {
     /// Put ether into the reserve, which is the collateral of what is paid and a relay's bond; it comes back after 7 days.
     Reserve {
         /// How much, such as 0.05ether.
-        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        #[arg(value_parser = above_zero, value_name = "AMOUNT")]
         amount: Wei,
         /// Take it from the balance instead of the wallet's ether.
         #[arg(long)]
@@ -358,7 +359,7 @@ pub(crate) enum Wallet {
     /// Take ether out of the balance, or the whole reserve after its 7 days.
     Withdraw {
         /// How much of the balance; by default all.
-        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        #[arg(value_parser = above_zero, value_name = "AMOUNT")]
         amount: Option<Wei>,
         /// Take out the reserve instead.
         #[arg(long, conflicts_with = "amount")]
@@ -538,8 +539,8 @@ pub(crate) struct Paid {
     #[arg(long, requires = "chain_id", value_delimiter = ',', value_name = "URL")]
     pub(crate) rpc: Vec<String>,
     /// The least bond of a relay, such as 0.001ether, 5gwei or 1000wei [default: 0].
-    #[arg(long, requires = "chain_id", value_name = "AMOUNT")]
-    pub(crate) minimum_bond: Option<String>,
+    #[arg(long, requires = "chain_id", value_parser = amount, value_name = "AMOUNT")]
+    pub(crate) minimum_bond: Option<Wei>,
     /// What each relay asks for carrying a cell on, in wei [default: 0].
     #[arg(long, requires = "chain_id", value_name = "WEI")]
     pub(crate) ask: Option<u64>,
@@ -580,15 +581,6 @@ pub(crate) fn relay_address(text: &str) -> Result<SocketAddr, String> {
         Ok(address) => Ok(address),
         Err(_) => Err("an IP is wanted, with a port: 203.0.113.7:7000".to_owned()),
     }
-}
-
-fn amount(text: &str) -> Result<Wei, String> {
-    let wei = parse_amount(text).filter(|wei| *wei != Wei::ZERO);
-    wei.ok_or_else(|| {
-        "an amount above 0 and below 2^96 wei (79 billion ether) is wanted, exact and with its unit, such as 0.05ether, \
-         5gwei or 1000wei"
-            .to_owned()
-    })
 }
 
 fn ask(text: &str) -> Result<u64, String> {

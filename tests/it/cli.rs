@@ -169,7 +169,7 @@ fn a_paid_sample_says_where_and_what_relays_are_paid() {
     assert!(with(&["--owner", "0x12", "--owner", &owners[1]]).contains("is no account"));
     let wrong = |more: &[&str]| with(&[&both[..], more].concat());
     assert!(wrong(&["--ask", "16777217"]).contains("the nearest price is 16777218"));
-    assert!(wrong(&["--minimum-bond", "1 euro"]).contains("--minimum-bond must be"));
+    assert!(wrong(&["--minimum-bond", "1 euro"]).contains("0.05ether"));
     assert!(wrong(&["--rpc", "here"]).contains("http://"));
     assert!(!out.exists());
 

@@ -23,9 +23,10 @@ fn a_key_is_taken_over_and_no_wallet_overwritten() {
     for again in [&import[..], &["wallet", "create", "--wallet", wallet]] {
         assert!(refused(1, &run(again)).contains("never overwritten"));
     }
-    for amount in ["1 euro", "99999999999ether"] {
+    for (amount, form) in [("1 euro", "0.05ether"), ("1", "name the unit: 1ether"), ("-1", "`-1` is below 0")]
+    {
         let said = refused(2, &run(&["wallet", "deposit", amount, "--wallet", wallet]));
-        assert!(said.contains("0.05ether") && said.contains("79 billion ether"), "{said}");
+        assert!(said.contains(form), "{said}");
     }
     assert!(
         refused(2, &run(&["wallet", "deposit", "1 ether", "--wallet", wallet])).contains("--network FILE")
