@@ -45,13 +45,26 @@ pub enum Error {
         /// The chain.
         chain_id: u64,
     },
+    /// The chain is not as far as the block of the contract's deployment.
+    #[error(
+        "the network file says that the contract is in block {deployed}, and the chain's newest block is {newest}: correct `deployed` \
+         in [chain] of the file (0 is always right, but slow), or name an RPC that is not behind"
+    )]
+    NotThatFar {
+        /// The block of the network file.
+        deployed: u64,
+        /// The chain's newest block.
+        newest: u64,
+    },
     /// No URL that can be asked.
     #[error(
         "the address of an RPC cannot be used ({0}): give the whole of it, which begins with http:// or https://"
     )]
     NoAddress(String),
     /// No answer.
-    #[error("no RPC answers ({0}): check the network and the RPC addresses")]
+    #[error(
+        "no RPC answers ({0}): check the network and the RPC addresses, or name another RPC (--rpc, or `rpc` in [wallet])"
+    )]
     Down(String),
     /// The chain's newest block is old.
     #[error(
@@ -119,6 +132,13 @@ pub enum Error {
 impl Error {
     /// Whether the same question may be answered later or elsewhere, without anything changed.
     pub const fn passes(&self) -> bool {
-        matches!(self, Self::Down(_) | Self::Stale { .. } | Self::Malformed(_) | Self::NotFinal { .. })
+        matches!(
+            self,
+            Self::Down(_)
+                | Self::Stale { .. }
+                | Self::Malformed(_)
+                | Self::NotFinal { .. }
+                | Self::NotThatFar { .. }
+        )
     }
 }
