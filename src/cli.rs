@@ -487,9 +487,9 @@ pub(crate) struct OpenNetwork {
     /// The least bond of a relay.
     #[arg(long, value_parser = amount, default_value = "0.001ether", value_name = "AMOUNT")]
     pub(crate) minimum_bond: Wei,
-    /// The exit owners that make a price.
-    #[arg(long, default_value_t = directory::chain::EXIT_OPERATORS, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
-    pub(crate) exit_operators: u16,
+    /// The exit owners that make a price [default: 20, or 1 with --local].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+    pub(crate) exit_operators: Option<u16>,
     /// The folder to write to; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,

@@ -1,7 +1,6 @@
 //! The network file: who is in the network, or where to find out.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,9 +8,9 @@ use anyhow::Context as _;
 use client::path::Paths;
 use client::wishes::Wishes;
 use directory::atlas::Atlas;
-use directory::chain::Chain;
+use directory::chain::{Chain, EXIT_OPERATORS};
 use directory::geoip::Table;
-use directory::network_file::NetworkFile;
+use directory::network_file::{NetworkFile, is_private};
 use directory::view::View;
 use serde::Serialize;
 
@@ -84,20 +83,11 @@ pub(crate) fn write_open(wanted: &OpenNetwork, output: Format) -> anyhow::Result
         contract: wanted.contract,
         rpc: wanted.rpc.clone(),
         minimum_bond: wanted.minimum_bond,
-        exit_operators: wanted.exit_operators,
+        // What is local has one owner, as a rule, from whom a price hides nothing.
+        exit_operators: wanted.exit_operators.unwrap_or(if wanted.local { 1 } else { EXIT_OPERATORS }),
         deployed: wanted.deployed,
     };
-    let special = |address: &&String| {
-        address.parse::<SocketAddr>().is_ok_and(|address| match address.ip() {
-            IpAddr::V4(ip) => {
-                ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()
-            }
-            IpAddr::V6(ip) => {
-                ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
-            }
-        })
-    };
-    if let Some(address) = wanted.bootstrap.iter().find(special).filter(|_| !wanted.local) {
+    if let Some(address) = wanted.bootstrap.iter().find(|address| !wanted.local && is_private(address)) {
         let text = format!(
             "{address} is not an address on the public internet, and nobody would ask there; name another one with --bootstrap, or say \
              --local for a network inside one site or for tests"
