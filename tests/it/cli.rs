@@ -333,6 +333,23 @@ fn a_network_without_a_path_ends_with_5() {
 }
 
 #[test]
+fn exits_that_refuse_to_be_alone_end_the_client_with_5() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net");
+    sample(&out, &free_addresses(3), 2);
+    let configs = [1, 2, 3].map(|n| out.join(format!("relay{n}/relay.toml")));
+    let _relays = configs.each_ref().map(|config| {
+        let relay = Process::start(folder.path(), &run_relay(config));
+        assert!(relay.line().starts_with("ready: relay "));
+        relay
+    });
+    let config = out.join("client.toml");
+    let said =
+        error(5, &["up", "--config", config.to_str().unwrap(), "--hops", "1", "--socks", "127.0.0.1:0"]);
+    assert!(said.contains("all 2 exits") && said.contains("--hops 2"), "{said}");
+}
+
+#[test]
 fn a_control_socket_in_use_is_not_taken_and_a_stale_one_is() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("net");
