@@ -346,6 +346,8 @@ fn exits_that_refuse_to_be_alone_end_the_client_with_5() {
     let config = out.join("client.toml");
     let said =
         error(5, &["up", "--config", config.to_str().unwrap(), "--hops", "1", "--socks", "127.0.0.1:0"]);
+        let text = fs::read_to_string(config).unwrap();
+        fs::write(config, text.replace("allow_single_hop = true", "allow_single_hop = false")).unwrap();
     assert!(said.contains("all 2 exits") && said.contains("--hops 2"), "{said}");
 }
 

@@ -273,7 +273,7 @@ fn at_a_terminal_an_address_that_nobody_reaches_is_asked_for_again() {
     let folder = tempfile::tempdir().unwrap();
     let network = open_network(folder.path());
     let local = fs::read_to_string(&network).unwrap();
-    fs::write(&network, local.replace("local = true\n", "")).unwrap();
+    fs::write(&network, local.replace("local = true\n", "").replace("127.0.0.1:", "9.9.9.9:")).unwrap();
     let typed = ["192.168.1.2:7001", "203.0.113.7:7001", "9.9.9.9:0", "9.9.9.9"];
     let options = "--role middle --ask 5 --bond 1ether --monthly '2 TB'";
     let shown = set_up_in(&network, folder.path(), options, &[&typed[..], &[""]].concat());
@@ -361,7 +361,7 @@ fn on_an_open_network_the_relay_needs_no_signer_and_makes_its_keys_itself() {
     ];
     // directory.view.7
     let local = fs::read_to_string(&net).unwrap();
-    fs::write(&net, local.replace("local = true\n", "")).unwrap();
+    fs::write(&net, local.replace("local = true\n", "").replace("127.0.0.1:", "9.9.9.9:")).unwrap();
     let refused = chive(&arguments);
     let said = text(&refused.stderr);
     assert!(refused.status.code() == Some(2) && said.contains("write `local = true`"), "{said}");
