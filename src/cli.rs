@@ -50,8 +50,8 @@ pub(crate) enum Command {
     Ping(Ping),
     /// Have a running client use new circuits for all new streams; its entry stays.
     NewIdentity(At),
-    /// Stop a running client or relay.
-    Stop(At),
+    /// Stop a running client or relay, and wait until it is gone.
+    Stop(Stop),
     /// Set up and run a relay.
     #[command(subcommand)]
     Relay(Relay),
@@ -165,6 +165,15 @@ pub(crate) struct At {
     /// The configuration file of the daemon, which names its control socket.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// Do not wait: a relay keeps its ports until the circuits in use have ended, or `drain` of its `[limits]` is over.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
 }
 
 #[derive(Debug, Args)]

@@ -534,7 +534,7 @@ async fn attended(
     drain: Duration,
 ) -> anyhow::Result<()> {
     let mut running = core::pin::pin!(running);
-    let mut answering = core::pin::pin!(control.serve(daemon.clone(), open));
+    let mut answering = core::pin::pin!(control.serve(daemon.clone(), open, drain));
     let mut patience = drain + STOP_WITHIN;
     let mut until: Option<Instant> = None;
     loop {

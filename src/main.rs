@@ -71,7 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Relays(wanted) => daemon::on_this_thread(relays::list(wanted, output)),
         Command::Ping(wanted) => daemon::on_this_thread(relays::ping(wanted, output)),
         Command::NewIdentity(at) => daemon::on_this_thread(relays::new_identity(at, output)),
-        Command::Stop(at) => daemon::on_this_thread(report::stop(at, output)),
+        Command::Stop(wanted) => daemon::on_this_thread(report::stop(wanted, output)),
         Command::Wallet(command) => daemon::on_this_thread(wallet::run(command, output)),
         Command::Earnings(at) => daemon::on_this_thread(report::earnings(at, output)),
         Command::Price(wanted) => daemon::on_this_thread(report::price(wanted, output)),

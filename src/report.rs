@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use client::path::per_gib;
 use client::status::{BuildReport, Hop};
 use payments::amount::{Rate, Wei};
+use serde::Serialize;
 
-use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction, Price as PriceCommand};
+use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction, Price as PriceCommand, Stop};
 use crate::control::{Build, Circuits, Price, SetPrice, Status, Stopping, Whole};
 use crate::control_client::ControlClient;
+use crate::failure::{Failure, Kind};
 use crate::open;
 use crate::output::Format;
 use crate::outside;
@@ -21,6 +24,10 @@ use crate::wallet::ether_text;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to build many circuits.
 const BUILD_PATIENCE: Duration = Duration::from_mins(5);
+
+/// How long a daemon may take to end once it waits for no circuits any more, and how often it is looked whether it has.
+const ENDING: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// `chive status`.
 pub(crate) async fn status(at: &At, output: Format) -> anyhow::Result<()> {
@@ -131,10 +138,50 @@ fn wei_text(wei: &str) -> String {
     wei.parse().map_or_else(|_| wei.to_owned(), |wei| ether_text(Wei(wei)))
 }
 
-/// `chive stop`.
-pub(crate) async fn stop(at: &At, output: Format) -> anyhow::Result<()> {
-    let stopping: Stopping = ControlClient::new(at)?.post("/stop", &(), PATIENCE).await?;
-    output.print(&stopping, || "stopping".to_owned())
+/// What `chive stop` has done.
+#[derive(Debug, Serialize)]
+struct Stopped {
+    /// Always true.
+    stopping: bool,
+    /// Whether the process is gone, and its ports are free.
+    stopped: bool,
+}
+
+/// `chive stop`: waits until the daemon is gone, unless that is not wanted.
+pub(crate) async fn stop(wanted: &Stop, output: Format) -> anyhow::Result<()> {
+    let daemon = ControlClient::new(&wanted.at)?;
+    let process = daemon.process().await;
+    let Stopping { drain_s, .. } = daemon.post("/stop", &(), PATIENCE).await?;
+    if wanted.no_wait {
+        return output.print(&Stopped { stopping: true, stopped: false }, || {
+            format!(
+                "stopping; it keeps its ports until circuits in use have ended, at most {}",
+                time_text(drain_s)
+            )
+        });
+    }
+    if drain_s > 0 && output == Format::Text {
+        writeln!(
+            std::io::stderr(),
+            "stopping; circuits in use are waited for, at most {}; another chive stop ends it at once",
+            time_text(drain_s)
+        )?;
+    }
+    let ended = async {
+        while !daemon.has_ended(process).await {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let patience = Duration::from_secs(drain_s) + ENDING;
+    tokio::time::timeout(patience, ended).await.map_err(|_| {
+        let process = process.map_or_else(String::new, |process| format!(" (process {process})"));
+        let text = format!(
+            "it has not ended within {} s{process}; another chive stop ends it at once",
+            patience.as_secs()
+        );
+        Failure::new(Kind::TimedOut, text)
+    })?;
+    output.print(&Stopped { stopping: true, stopped: true }, || "stopped".to_owned())
 }
 
 /// The relays of a path, by country.

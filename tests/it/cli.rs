@@ -144,7 +144,8 @@ fn a_sample_is_private_and_complete() {
     assert_eq!(document(&["circuits", "--config", path])["circuits"], Value::Array(Vec::new()));
     let said = error(1, &["circuits", "build", "--config", path]);
     assert!(said.contains("a relay builds no circuits"), "{said}");
-    document(&["stop", "--config", path]);
+    assert_eq!(document(&["stop", "--config", path])["stopped"], true);
+    UdpSocket::bind(addresses[2]).expect("what was stopped has no port any more");
     assert!(relay.end().success());
     assert!(!out.join("relay3/run/control.sock").exists());
 
