@@ -265,6 +265,8 @@ fn a_busy_port_names_its_setting() {
     drop((udp, tcp));
     let mut relay = Process::start(folder.path(), &run_relay(&out.join("relay1/relay.toml")));
     assert!(relay.line().starts_with("ready: relay "));
+    let said = error(1, &["up", "--config", config.to_str().unwrap(), "--socks", "192.0.2.1:9050"]);
+    assert!(said.contains("this machine does not have the address") && said.contains("--socks"), "{said}");
     relay.end_by("TERM");
 }
 
