@@ -78,29 +78,36 @@ async fn relay_money(daemon: &ControlClient) -> anyhow::Result<router::status::M
 pub(crate) async fn earnings(at: &At, output: Format) -> anyhow::Result<()> {
     let money = relay_money(&ControlClient::new(at)?).await?;
     output.print(&money, || {
-        let amounts = [
-            ("balance", &money.balance),
-            ("reserve", &money.reserve),
-            ("earned since the start", &money.earned),
-            ("credited in draws", &money.credited),
-            ("won", &money.won),
-            ("redeemed", &money.redeemed),
-            ("not redeemed yet", &money.unredeemed),
-            ("lost", &money.lost),
-            ("fees of redemptions", &money.fees),
-            ("paid to other relays", &money.paid),
-        ];
-        let mut pairs = vec![
-            ("pot of", money.owner.clone()),
-            ("asks for a cell", asks_text(&money.asks)),
-            ("cells since the start", money.cells.to_string()),
-            ("draws", format!("{}, {} of which won", money.draws, money.wins)),
-        ];
-        pairs.extend(amounts.map(|(name, wei)| (name, wei_text(wei))));
-        pairs.push(("newest block", money.block.to_string()));
+        let mut pairs = earnings_lines(&money);
         pairs.push(("trouble", money.trouble.clone().unwrap_or_else(|| "none".to_owned())));
         lines(&pairs)
     })
+}
+
+/// What was earned. Cells are counted per payer: one that has not come back since the relay started is not in their sum, and one that
+/// has is, with all that it used before. All else is of all runs.
+fn earnings_lines(money: &router::status::Money) -> Vec<(&'static str, String)> {
+    // Before the chain was read once, nothing is known of it.
+    let known = |wei: &String| {
+        if money.block == 0 { "not read from the chain yet".to_owned() } else { wei_text(wei) }
+    };
+    vec![
+        ("pot of", money.owner.clone()),
+        ("balance", known(&money.balance)),
+        ("reserve", known(&money.reserve)),
+        ("asks for a cell", asks_text(&money.asks)),
+        ("cells, of who came since the start", money.cells.to_string()),
+        ("earned for these cells", wei_text(&money.earned)),
+        ("draws, all runs", format!("{}, {} of which won", money.draws, money.wins)),
+        ("credited in draws, all runs", wei_text(&money.credited)),
+        ("won, all runs", wei_text(&money.won)),
+        ("redeemed, all runs", known(&money.redeemed)),
+        ("not redeemed yet", known(&money.unredeemed)),
+        ("lost, all runs", known(&money.lost)),
+        ("fees of redemptions, all runs", known(&money.fees)),
+        ("paid to other relays, all runs", wei_text(&money.paid)),
+        ("newest block", if money.block == 0 { "none yet".to_owned() } else { money.block.to_string() }),
+    ]
 }
 
 /// `chive price`.
@@ -453,6 +460,17 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn what_is_not_read_from_the_chain_yet_is_not_told_as_nothing() {
+        let zero = || "0".to_owned();
+        let mut money = router::status::Money { balance: zero(), won: zero(), ..Default::default() };
+        let told = |money: &_| lines(&earnings_lines(money));
+        assert!(told(&money).contains("balance                             not read from the chain yet"));
+        assert!(told(&money).contains("won, all runs                       0 wei"));
+        money.block = 7;
+        assert!(told(&money).contains("balance                             0 wei"), "{}", told(&money));
+    }
+
     fn tables_align() {
         let text =
             table(["A", "LONG"], &[["xyz".to_owned(), "1".to_owned()], ["x".to_owned(), "2".to_owned()]]);
