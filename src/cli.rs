@@ -257,12 +257,15 @@ pub(crate) struct Setup {
     /// The TCP port on which it exchanges descriptors [default: the number of its UDP port].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
     pub(crate) gossip_port: Option<u16>,
-    /// What it asks for carrying a cell on, in wei.
-    #[arg(long, value_name = "WEI")]
+    /// What it asks for carrying a cell on, in wei, or such as 0.5gwei [default: 1000, on a paid network].
+    #[arg(long, value_parser = ask, value_name = "AMOUNT")]
     pub(crate) ask: Option<u64>,
-    /// What it asks for a cell as an exit, in wei.
-    #[arg(long, value_name = "WEI")]
+    /// What it asks for a cell as an exit, in wei, or such as 0.5gwei [default: 3000, on a paid network].
+    #[arg(long, value_parser = ask, value_name = "AMOUNT")]
     pub(crate) exit_ask: Option<u64>,
+    /// Private destinations to which an exit connects all the same, such as 127.0.0.1:8080 or 10.77.0.0/24:*; may be given several times.
+    #[arg(long, value_delimiter = ',', value_name = "RULE")]
+    pub(crate) exit_allow: Vec<String>,
     /// How much it may carry in a month, such as "2 TB".
     #[arg(long, value_parser = size, value_name = "SIZE")]
     pub(crate) monthly: Option<String>,

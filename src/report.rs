@@ -132,7 +132,8 @@ pub(crate) async fn price(wanted: &PriceCommand, output: Format) -> anyhow::Resu
     })
 }
 
-fn asks_text([forward, exit]: &[String; 2]) -> String {
+/// What a relay asks for a cell, for people.
+pub(crate) fn asks_text([forward, exit]: &[String; 2]) -> String {
     let text = |ask: &String| match ask.parse() {
         Ok(wei) => format!("{} ({} per GiB)", wei_text(ask), ether_text(per_gib(Rate(wei)))),
         Err(_) => ask.clone(),
@@ -460,7 +461,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn what_is_not_read_from_the_chain_yet_is_not_told_as_nothing() {
         let zero = || "0".to_owned();
         let mut money = router::status::Money { balance: zero(), won: zero(), ..Default::default() };
@@ -471,6 +471,7 @@ mod tests {
         assert!(told(&money).contains("balance                             0 wei"), "{}", told(&money));
     }
 
+    #[test]
     fn tables_align() {
         let text =
             table(["A", "LONG"], &[["xyz".to_owned(), "1".to_owned()], ["x".to_owned(), "2".to_owned()]]);
