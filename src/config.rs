@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use circuit::keys::RelayId;
 use client::wishes::Wishes;
 use directory::chain::Wei;
@@ -461,8 +461,10 @@ fn exit_policy(exit: &Section<'_>) -> anyhow::Result<ExitPolicy> {
 fn policy_file(file: &Path) -> anyhow::Result<ExitPolicy> {
     let name = file.display();
     let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read the exit policy {name}"))?;
-    ExitPolicy::parse_text(&text).map_err(|bad| anyhow::anyhow!("{name} {bad}"))
+        std::fs::read_to_string(file).map_err(|error| {
+            anyhow!("cannot read the exit policy {name}: {error}; name the right file with `policy_file` in [exit], or write `rules` there")
+        })?;
+    ExitPolicy::parse_text(&text).map_err(|bad| anyhow!("{name} {bad}"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 use client::path::Paths;
 use client::wishes::Wishes;
 use directory::atlas::Atlas;
@@ -40,8 +40,12 @@ pub(crate) fn read(network: &Network) -> anyhow::Result<View> {
 /// Reads and verifies the network file, and says of which kind it is.
 pub(crate) fn members(network: &Network) -> anyhow::Result<Members> {
     let path = network.file.display().to_string();
-    let text =
-        fs::read_to_string(&network.file).with_context(|| format!("cannot read the network file {path}"))?;
+    let text = fs::read_to_string(&network.file).map_err(|error| {
+        anyhow!(
+            "cannot read the network file {path}: {error}; get it from whoever runs the network and put it there, or name the right one \
+             (`network` in the configuration file, or --network); a network of your own: chive network open"
+        )
+    })?;
     let file = NetworkFile::parse(&text, &path, network.signer, outside::unix())?;
     let bootstrap = file.bootstrap().map(<[String]>::to_vec);
     anyhow::ensure!(

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use payments::abi::{OnionPay, uint96};
 use payments::amount::Wei;
@@ -165,7 +165,11 @@ fn make(new: &NewWallet, secret: &Zeroizing<[u8; 32]>, output: Format) -> anyhow
         format!(
             "wrote {file} for {address}\n\
              keep a copy of the file and its password: nobody can restore them\n\
-             send ether to {address}, then: chive wallet deposit AMOUNT"
+             now:\n\
+             1. name it in the configuration file of the client or relay: [wallet] file = \"{file}\" (relative to that file)\n\
+             2. send ether to {address}\n\
+             3. chive wallet deposit 0.01ether --config FILE\n\
+             4. chive wallet reserve 0.01ether --config FILE, and chive wallet show --config FILE to look"
         )
     })
 }
@@ -178,12 +182,20 @@ pub(crate) fn read_key(file: Option<&Path>) -> anyhow::Result<Zeroizing<[u8; 32]
         Some(file) => std::fs::File::open(file).and_then(|file| file.take(200).read_to_string(&mut text)),
         None => std::io::stdin().take(200).read_to_string(&mut text),
     };
-    read.context("cannot read the key; name its file with --key-file, or give it on standard input")?;
+    read.map_err(|error| {
+        let name = file.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string());
+        anyhow!("cannot read the key ({name}: {error}); name its file with --key-file, or give it on standard input")
+    })?;
     let digits = text.trim();
     let digits = digits.strip_prefix("0x").unwrap_or(digits);
     let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map(Zeroizing::new).ok();
     let key = bytes.and_then(|bytes| bytes.as_slice().try_into().ok()).map(Zeroizing::new);
-    key.context("this is no key: 64 hexadecimal digits are wanted")
+    key.with_context(|| {
+        let name = file.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string());
+        format!(
+            "{name} has no key: 64 hexadecimal digits are wanted, as other wallets export a private key; for a new key: chive wallet create"
+        )
+    })
 }
 
 async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
@@ -417,7 +429,8 @@ mod tests {
         }
         for text in ["", "0x", "0f", &"0f".repeat(33), &"0f".repeat(200)] {
             std::fs::write(&path, text).unwrap();
-            assert!(read_key(Some(&path)).unwrap_err().to_string().contains("64"), "{text}");
+            let said = read_key(Some(&path)).unwrap_err().to_string();
+            assert!(said.contains("64 hexadecimal digits") && said.contains("chive wallet create"), "{said}");
         }
     }
 }

@@ -113,6 +113,10 @@ fn a_wrong_configuration_names_file_line_and_key() {
     assert!(said.contains("the setting `network` is missing"), "{said}");
     let said = error(1, &["up", "--config", "/nowhere/chive.toml"]);
     assert!(said.contains("cannot read the configuration file /nowhere/chive.toml"), "{said}");
+    assert!(said.contains("name the right one with --config"), "{said}");
+    fs::write(&path, "network = \"none.toml\"\n").unwrap();
+    let said = error(1, &["up", "--config", path.to_str().unwrap()]);
+    assert!(said.contains("none.toml") && said.contains("get it from whoever runs the network"), "{said}");
 }
 
 #[test]
@@ -261,12 +265,12 @@ fn a_busy_port_names_its_setting() {
     let said = error(1, &["up", "--config", config.to_str().unwrap(), "--socks", &busy]);
     assert!(said.contains(&busy) && said.contains("setting `socks`"), "{said}");
     assert_eq!(said.matches("in use").count(), 1, "{said}");
+    let said = error(1, &["up", "--config", config.to_str().unwrap(), "--socks", "192.0.2.1:9050"]);
+    assert!(said.contains("this machine does not have the address") && said.contains("--socks"), "{said}");
     // What was refused has taken and harmed nothing.
     drop((udp, tcp));
     let mut relay = Process::start(folder.path(), &run_relay(&out.join("relay1/relay.toml")));
     assert!(relay.line().starts_with("ready: relay "));
-    let said = error(1, &["up", "--config", config.to_str().unwrap(), "--socks", "192.0.2.1:9050"]);
-    assert!(said.contains("this machine does not have the address") && said.contains("--socks"), "{said}");
     relay.end_by("TERM");
 }
 
@@ -342,6 +346,8 @@ fn exits_that_refuse_to_be_alone_end_the_client_with_5() {
     sample(&out, &free_addresses(3), 2);
     let configs = [1, 2, 3].map(|n| out.join(format!("relay{n}/relay.toml")));
     let _relays = configs.each_ref().map(|config| {
+        let text = fs::read_to_string(config).unwrap();
+        fs::write(config, text.replace("allow_single_hop = true", "allow_single_hop = false")).unwrap();
         let relay = Process::start(folder.path(), &run_relay(config));
         assert!(relay.line().starts_with("ready: relay "));
         relay
@@ -349,8 +355,6 @@ fn exits_that_refuse_to_be_alone_end_the_client_with_5() {
     let config = out.join("client.toml");
     let said =
         error(5, &["up", "--config", config.to_str().unwrap(), "--hops", "1", "--socks", "127.0.0.1:0"]);
-        let text = fs::read_to_string(config).unwrap();
-        fs::write(config, text.replace("allow_single_hop = true", "allow_single_hop = false")).unwrap();
     assert!(said.contains("all 2 exits") && said.contains("--hops 2"), "{said}");
 }
 

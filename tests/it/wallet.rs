@@ -119,6 +119,10 @@ fn bad_wallets_and_chains_say_what_to_do() {
     let by_file = [&deposit[..], &["--password-file", file.to_str().unwrap()]].concat();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(refused(1, &command(&by_file).output().unwrap()).contains("chmod 600"));
+    let nowhere = refused(1, &run(&[&deposit[..], &["--password-file", "/nowhere/word"]].concat()));
+    assert!(
+        nowhere.contains("cannot read the password file /nowhere/word") && nowhere.contains("to be asked")
+    );
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(command(&by_file).output().unwrap().status.success());
 
