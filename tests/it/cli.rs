@@ -12,6 +12,7 @@ use directory::chain::{parse_address, parse_amount};
 use directory::network_file::NetworkFile;
 use serde_json::Value;
 
+use super::operate::open_network;
 use super::processes::{Process, chive, command, document, eventually, free_addresses, sample, text};
 
 /// Runs a command that must fail with this exit code; its error, which must be the same for people and programs.
@@ -117,6 +118,12 @@ fn a_wrong_configuration_names_file_line_and_key() {
     fs::write(&path, "network = \"none.toml\"\n").unwrap();
     let said = error(1, &["up", "--config", path.to_str().unwrap()]);
     assert!(said.contains("none.toml") && said.contains("get it from whoever runs the network"), "{said}");
+    let open = open_network(folder.path());
+    let file = fs::read_to_string(&open).unwrap().replace("[\"127.0.0.1:7000\"]", "[]");
+    fs::write(&open, file).unwrap();
+    fs::write(&path, "network = \"network.toml\"\n").unwrap();
+    let said = error(2, &["up", "--config", path.to_str().unwrap()]);
+    assert!(said.contains("`bootstrap` in") && said.contains("is empty"), "{said}");
 }
 
 #[test]
