@@ -162,11 +162,14 @@ fn make(new: &NewWallet, secret: &Zeroizing<[u8; 32]>, output: Format) -> anyhow
     let made = Made { address: signer.address().to_string(), wallet: &new.wallet };
     output.print(&made, || {
         let (address, file) = (&made.address, new.wallet.display());
+        // As a configuration file anywhere can name it.
+        let whole = std::fs::canonicalize(&new.wallet).unwrap_or_else(|_| new.wallet.clone());
+        let whole = whole.display();
         format!(
             "wrote {file} for {address}\n\
              keep a copy of the file and its password: nobody can restore them\n\
              now:\n\
-             1. name it in the configuration file of the client or relay: [wallet] file = \"{file}\" (relative to that file)\n\
+             1. name it in the configuration file of the client or relay: [wallet] file = \"{whole}\"\n\
              2. send ether to {address}\n\
              3. chive wallet deposit 0.01ether --config FILE\n\
              4. chive wallet reserve 0.01ether --config FILE, and chive wallet show --config FILE to look"

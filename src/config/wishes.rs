@@ -56,7 +56,7 @@ pub(crate) fn price(text: &str) -> Result<Rate, String> {
     let Wei(wei) = amount(text.strip_suffix("/GiB").ok_or_else(wanted)?.trim_end())?;
     if (1..u128::from(CELLS_PER_GIB)).contains(&wei) {
         return Err(format!(
-            "no price is so low: the least is \"{CELLS_PER_GIB} wei/GiB\", which is 1 wei for a cell; \"0 wei/GiB\" is for nothing"
+            "no price is so low: the least is \"{CELLS_PER_GIB} wei/GiB\", which is 1 wei for a cell; \"0 wei/GiB\" takes only relays that ask nothing"
         ));
     }
     u64::try_from(wei / u128::from(CELLS_PER_GIB)).map(Rate).map_err(|_| wanted())

@@ -57,7 +57,7 @@ pub(super) async fn look(patient: &Patient, findings: &mut Findings) {
         return findings.add("chain", State::Fail, error.to_string(), "name an RPC of the chain in [wallet]");
     }
     let Some(owner) = owner(patient, findings) else { return };
-    let seen = tokio::time::timeout(2 * PATIENCE, see(chain, &wallet.rpc, owner)).await;
+    let seen = tokio::time::timeout(3 * PATIENCE, see(chain, &wallet.rpc, owner)).await;
     let remedy = "check the URLs of `rpc`, or name others in [wallet]; wins wait on disk meanwhile";
     let (age, account, listed) = match seen {
         Ok(Ok(seen)) => seen,

@@ -20,6 +20,11 @@ fn a_key_is_taken_over_and_no_wallet_overwritten() {
     let import = ["wallet", "import", "--light", "--wallet", wallet, "--key-file", key.to_str().unwrap()];
     assert_eq!(ask(&import)["address"], RICH);
     assert_eq!(ask(&["wallet", "show", "--wallet", wallet])["address"], RICH);
+    let other = folder.path().join("other.json");
+    let made = run(&["wallet", "create", "--light", "--wallet", other.to_str().unwrap()]);
+    let (said, named) =
+        (text(&made.stdout), format!("[wallet] file = {:?}", fs::canonicalize(&other).unwrap()));
+    assert!(said.contains(&named) && said.contains("chive wallet deposit 0.01ether --config FILE"), "{said}");
     for again in [&import[..], &["wallet", "create", "--wallet", wallet]] {
         assert!(refused(1, &run(again)).contains("never overwritten"));
     }
