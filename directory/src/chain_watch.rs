@@ -194,11 +194,9 @@ impl Task {
         let chain = Arc::clone(&self.settings.chain);
         let now = (self.settings.now)();
         let mut head = chain.head(At::Finalized).await?;
-        if self.settings.deployed > head.number {
-            let (deployed, newest) = (self.settings.deployed, chain.head(At::Latest).await?.number);
-            if deployed > newest {
-                return Err(ChainError::NotThatFar { deployed, newest }.into());
-            }
+        let deployed = self.settings.deployed;
+        if deployed > head.number && deployed > chain.head(At::Latest).await?.number {
+            return Err(ChainError::NotThatFar { deployed }.into());
         }
         self.recognise(&*chain).await;
         self.not_behind(head, now)?;

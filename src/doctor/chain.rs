@@ -121,7 +121,7 @@ async fn see(
     let rpc: Rpc = money::connect(chain, rpc).await?;
     let head = rpc.head(At::Latest).await?;
     if chain.deployed > head.number {
-        return Err(Error::NotThatFar { deployed: chain.deployed, newest: head.number });
+        return Err(Error::NotThatFar { deployed: chain.deployed });
     }
     let chain = &rpc as &dyn payments::chain::Chain;
     let account = chain.account(owner, At::Latest).await?;

@@ -47,14 +47,12 @@ pub enum Error {
     },
     /// The chain is not as far as the block of the contract's deployment.
     #[error(
-        "the network file says that the contract is in block {deployed}, and the chain's newest block is {newest}: correct `deployed` \
-         in [chain] of the file (0 is always right, but slow), or name an RPC that is not behind"
+        "the network file says that the contract is in block {deployed}, and the chain has not come so far: correct `deployed` in [chain] \
+         of the file (0 is always right, but slow), or name an RPC that is not behind"
     )]
     NotThatFar {
         /// The block of the network file.
         deployed: u64,
-        /// The chain's newest block.
-        newest: u64,
     },
     /// No URL that can be asked.
     #[error(
