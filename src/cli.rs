@@ -10,6 +10,7 @@ use directory::chain::{Wei, parse_address, parse_amount};
 use payments::Address;
 use payments::amount::Rate;
 
+use crate::config::amount::{above_zero, amount};
 use crate::config::wishes::{self, Excluded, exclude};
 use crate::config::{DEFAULT_HOPS, MAX_HOPS, limits};
 use crate::output::Format;
@@ -49,8 +50,8 @@ pub(crate) enum Command {
     Ping(Ping),
     /// Have a running client use new circuits for all new streams; its entry stays.
     NewIdentity(At),
-    /// Stop a running client or relay.
-    Stop(At),
+    /// Stop a running client or relay, and wait until it is gone.
+    Stop(Stop),
     /// Set up and run a relay.
     #[command(subcommand)]
     Relay(Relay),
@@ -167,6 +168,15 @@ pub(crate) struct At {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// Do not wait: a relay keeps its ports until the circuits in use have ended, or `drain` of its `[limits]` is over.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Relays {
     #[command(flatten)]
     pub(crate) at: At,
@@ -247,12 +257,15 @@ pub(crate) struct Setup {
     /// The TCP port on which it exchanges descriptors [default: the number of its UDP port].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
     pub(crate) gossip_port: Option<u16>,
-    /// What it asks for carrying a cell on, in wei.
-    #[arg(long, value_name = "WEI")]
+    /// What it asks for carrying a cell on, in wei, or such as 0.5gwei [default: 1000, on a paid network].
+    #[arg(long, value_parser = ask, value_name = "AMOUNT")]
     pub(crate) ask: Option<u64>,
-    /// What it asks for a cell as an exit, in wei.
-    #[arg(long, value_name = "WEI")]
+    /// What it asks for a cell as an exit, in wei, or such as 0.5gwei [default: 3000, on a paid network].
+    #[arg(long, value_parser = ask, value_name = "AMOUNT")]
     pub(crate) exit_ask: Option<u64>,
+    /// Private destinations to which an exit connects all the same, such as 127.0.0.1:8080 or 10.77.0.0/24:*; may be given several times.
+    #[arg(long, value_delimiter = ',', value_name = "RULE")]
+    pub(crate) exit_allow: Vec<String>,
     /// How much it may carry in a month, such as "2 TB".
     #[arg(long, value_parser = size, value_name = "SIZE")]
     pub(crate) monthly: Option<String>,
@@ -279,7 +292,7 @@ pub(crate) struct Setup {
     #[arg(long)]
     pub(crate) light: bool,
     /// What the relay puts into its reserve by itself, as its bond, before it registers itself; without it both are done by hand.
-    #[arg(long, value_parser = amount, value_name = "AMOUNT")]
+    #[arg(long, value_parser = above_zero, value_name = "AMOUNT")]
     pub(crate) bond: Option<Wei>,
     /// Ask nothing: take the defaults for what is not given.
     #[arg(long)]
@@ -331,7 +344,7 @@ pub(crate) enum Wallet {
     /// Put ether into the balance, which pays relays and can be withdrawn at once.
     Deposit {
         /// How much, such as 0.05ether.
-        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        #[arg(value_parser = above_zero, value_name = "AMOUNT")]
         amount: Wei,
         #[command(flatten)]
         spend: Spend,
@@ -339,7 +352,7 @@ pub(crate) enum Wallet {
     /// Put ether into the reserve, which is the collateral of what is paid and a relay's bond; it comes back after 7 days.
     Reserve {
         /// How much, such as 0.05ether.
-        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        #[arg(value_parser = above_zero, value_name = "AMOUNT")]
         amount: Wei,
         /// Take it from the balance instead of the wallet's ether.
         #[arg(long)]
@@ -358,7 +371,7 @@ pub(crate) enum Wallet {
     /// Take ether out of the balance, or the whole reserve after its 7 days.
     Withdraw {
         /// How much of the balance; by default all.
-        #[arg(value_parser = amount, value_name = "AMOUNT")]
+        #[arg(value_parser = above_zero, value_name = "AMOUNT")]
         amount: Option<Wei>,
         /// Take out the reserve instead.
         #[arg(long, conflicts_with = "amount")]
@@ -486,9 +499,9 @@ pub(crate) struct OpenNetwork {
     /// The least bond of a relay.
     #[arg(long, value_parser = amount, default_value = "0.001ether", value_name = "AMOUNT")]
     pub(crate) minimum_bond: Wei,
-    /// The exit owners that make a price.
-    #[arg(long, default_value_t = directory::chain::EXIT_OPERATORS, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
-    pub(crate) exit_operators: u16,
+    /// The exit owners that make a price [default: 20, or 1 with --local].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+    pub(crate) exit_operators: Option<u16>,
     /// The folder to write to; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
@@ -538,8 +551,8 @@ pub(crate) struct Paid {
     #[arg(long, requires = "chain_id", value_delimiter = ',', value_name = "URL")]
     pub(crate) rpc: Vec<String>,
     /// The least bond of a relay, such as 0.001ether, 5gwei or 1000wei [default: 0].
-    #[arg(long, requires = "chain_id", value_name = "AMOUNT")]
-    pub(crate) minimum_bond: Option<String>,
+    #[arg(long, requires = "chain_id", value_parser = amount, value_name = "AMOUNT")]
+    pub(crate) minimum_bond: Option<Wei>,
     /// What each relay asks for carrying a cell on, in wei [default: 0].
     #[arg(long, requires = "chain_id", value_name = "WEI")]
     pub(crate) ask: Option<u64>,
@@ -580,15 +593,6 @@ pub(crate) fn relay_address(text: &str) -> Result<SocketAddr, String> {
         Ok(address) => Ok(address),
         Err(_) => Err("an IP is wanted, with a port: 203.0.113.7:7000".to_owned()),
     }
-}
-
-fn amount(text: &str) -> Result<Wei, String> {
-    let wei = parse_amount(text).filter(|wei| *wei != Wei::ZERO);
-    wei.ok_or_else(|| {
-        "an amount above 0 and below 2^96 wei (79 billion ether) is wanted, exact and with its unit, such as 0.05ether, \
-         5gwei or 1000wei"
-            .to_owned()
-    })
 }
 
 fn ask(text: &str) -> Result<u64, String> {

@@ -3,18 +3,20 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use circuit::keys::RelayId;
 use client::wishes::Wishes;
-use directory::chain::{Wei, parse_amount};
+use directory::chain::Wei;
 use router::driver::Limits;
 use router::policy::ExitPolicy;
 
+pub(crate) mod amount;
 mod announce;
 pub(crate) mod limits;
 mod section;
 pub(crate) mod wishes;
 
+use amount::amount;
 pub(crate) use announce::Announce;
 use section::{Section, Source};
 
@@ -264,7 +266,9 @@ const RELAYS_WALLET: &[&str] =
 impl Wallet {
     fn read(root: &mut Section<'_>, keys: &'static [&'static str]) -> anyhow::Result<Option<Self>> {
         let Some(section) = root.section("wallet", keys)? else { return Ok(None) };
-        let amount = |key, example| section.get(key, example, |value| parse_amount(value.as_str()?));
+        let amount = |key, example| {
+            section.get_checked(key, example, |value| amount(value.as_str().unwrap_or_default()))
+        };
         let file = section.path("file", "\"wallet.json\"")?;
         let redemption_cost = amount("redemption_cost", "\"20000 gwei\"")?;
         Ok(Some(Self {
@@ -457,8 +461,10 @@ fn exit_policy(exit: &Section<'_>) -> anyhow::Result<ExitPolicy> {
 fn policy_file(file: &Path) -> anyhow::Result<ExitPolicy> {
     let name = file.display();
     let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read the exit policy {name}"))?;
-    ExitPolicy::parse_text(&text).map_err(|bad| anyhow::anyhow!("{name} {bad}"))
+        std::fs::read_to_string(file).map_err(|error| {
+            anyhow!("cannot read the exit policy {name}: {error}; name the right file with `policy_file` in [exit], or write `rules` there")
+        })?;
+    ExitPolicy::parse_text(&text).map_err(|bad| anyhow!("{name} {bad}"))
 }
 
 #[cfg(test)]

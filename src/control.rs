@@ -1,6 +1,6 @@
 //! The control API of a daemon: HTTP and JSON on a Unix socket that only its owner may use.
 //!
-//! `GET /status`, `GET /circuits`, `POST /stop`; of a client `POST /circuits/build {"count": N, "concurrency": M}`, `GET /relays`,
+//! `GET /status`, `GET /circuits`, `POST /stop`, which tells how long circuits in use are waited for; of a client `POST /circuits/build {"count": N, "concurrency": M}`, `GET /relays`,
 //! `POST /ping {"all": BOOL}` or `{"relay": ID}`, `POST /new-identity`; of a relay `PUT /price {"ask": A, "exit_ask": B}` (B may be left out),
 //! `POST /reach`, which asks others to begin a link to it.
 
@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::extract::State;
@@ -146,6 +147,9 @@ pub(crate) struct Asked {
 pub(crate) struct Stopping {
     /// Always true.
     pub(crate) stopping: bool,
+    /// For how many seconds it waits at most for circuits in use, unless it is asked again.
+    #[serde(default)]
+    pub(crate) drain_s: u64,
 }
 
 impl Daemon {
@@ -236,12 +240,17 @@ impl Control {
 
     /// Answers requests until the future is dropped.
     ///
-    /// `open` is the daemon's part in an open network.
-    pub(crate) async fn serve(&mut self, daemon: Daemon, open: Option<Open>) -> anyhow::Result<()> {
+    /// `open` is the daemon's part in an open network; its circuits are waited for as long as `drain` when it is to stop.
+    pub(crate) async fn serve(
+        &mut self,
+        daemon: Daemon,
+        open: Option<Open>,
+        drain: Duration,
+    ) -> anyhow::Result<()> {
         let Some(listener) = self.listener.take() else {
             return Ok(());
         };
-        Ok(axum::serve(listener, routes(daemon, open)).await?)
+        Ok(axum::serve(listener, routes(daemon, open, drain)).await?)
     }
 }
 
@@ -251,7 +260,7 @@ impl Drop for Control {
     }
 }
 
-fn routes(daemon: Daemon, open: Option<Open>) -> Router {
+fn routes(daemon: Daemon, open: Option<Open>, drain: Duration) -> Router {
     let directory = open.clone();
     Router::new()
         .route("/reach", post(async move |State(daemon): State<Daemon>| reach(daemon, directory).await))
@@ -262,7 +271,7 @@ fn routes(daemon: Daemon, open: Option<Open>) -> Router {
         .route("/ping", post(ping))
         .route("/new-identity", post(new_identity))
         .route("/price", put(price))
-        .route("/stop", post(stop))
+        .route("/stop", post(async move |State(daemon): State<Daemon>| stop(&daemon, drain)))
         .fallback(async || error(StatusCode::NOT_FOUND, Kind::Usage, "there is no such path"))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, Kind::Usage, "this path takes another method")
@@ -365,9 +374,9 @@ async fn reach(daemon: Daemon, open: Option<Open>) -> Response {
     answer(Some(Asked { asked: open.swarm().be_called(linked).await }))
 }
 
-async fn stop(State(daemon): State<Daemon>) -> Response {
+fn stop(daemon: &Daemon, drain: Duration) -> Response {
     daemon.stop();
-    answer(Some(Stopping { stopping: true }))
+    answer(Some(Stopping { stopping: true, drain_s: drain.as_secs() }))
 }
 
 fn answer<T: Serialize>(body: Option<T>) -> Response {

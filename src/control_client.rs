@@ -70,6 +70,25 @@ impl ControlClient {
         self.ask(Method::PUT, what, serde_json::to_vec(body)?.into(), patience).await
     }
 
+    /// The process of the daemon, where that can be seen.
+    pub(crate) async fn process(&self) -> Option<u32> {
+        let stream = UnixStream::connect(&self.path).await.ok()?;
+        let process = stream.peer_cred().ok()?.pid()?;
+        u32::try_from(process).ok().filter(|process| *process > 0)
+    }
+
+    /// Whether the daemon has ended, which had this process.
+    pub(crate) async fn has_ended(&self, process: Option<u32>) -> bool {
+        match process {
+            // One that nobody has waited for yet has ended all the same.
+            Some(process) => std::fs::read_to_string(format!("/proc/{process}/stat"))
+                .ok()
+                .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with(['Z', 'X'])))
+                .unwrap_or(true),
+            None => UnixStream::connect(&self.path).await.is_err(),
+        }
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use circuit::keys::{DhSecret, RelayId};
+use client::guards::MAX_GUARDS;
+use client::wishes::Wishes;
+use directory::atlas::Atlas;
 use directory::chain::Chain;
 use directory::payment::Rate;
 use directory::swarm::Handle as Directory;
@@ -30,6 +33,7 @@ use crate::config::{ClientConfig, KeyFiles, RelayConfig, Wallet};
 use crate::control::{self, Control, Daemon};
 use crate::descriptors::{self, Need};
 use crate::facts;
+use crate::failure::{Failure, Kind};
 use crate::keystore;
 use crate::money;
 use crate::network::{self, Members};
@@ -108,6 +112,11 @@ pub(crate) fn run_relay(file: &Path, output: Format) -> anyhow::Result<()> {
     keystore::erase_expired(&config.keys.onion, now)?;
     let keys = keystore::read(&config.keys)?;
     let Members { view, bootstrap } = network::members(&config.network)?;
+    if bootstrap.as_ref().is_some_and(Vec::is_empty) {
+        tracing::warn!(
+            "the network file names no bootstrap address: this relay meets others only if their files name it"
+        );
+    }
     let id = keys.identity.id();
     let facts = match &bootstrap {
         None => {
@@ -331,8 +340,10 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
     let wishes = wanted.wished.over(config.wishes);
     let hops = wishes.hops;
     let atlas = network::atlas(config.geoip.as_ref(), &wishes)?;
-    if bootstrap.is_none() {
-        network::require_path(&view, &wishes, Arc::clone(&atlas))?;
+    match &bootstrap {
+        None => network::require_path(&view, &wishes, Arc::clone(&atlas))?,
+        Some(doors) if doors.is_empty() => return Err(no_door(&config.network.file)),
+        Some(_) => {}
     }
     keystore::private_folder(&config.state)?;
     let socket = control_socket(config.control, "client")?;
@@ -386,24 +397,73 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
                 watch_circuits(&waiting).await;
             }
         });
-        let possible = open.clone();
-
-        let impossible = async {
-            match possible {
-                Some(open) => open.require_path(wishes, atlas).await.err(),
-                None => None,
-            }
-        };
+        let impossible = impossible(open.clone(), handle.clone(), wishes, atlas);
         let running = async {
-            let mut running = Box::pin(client.run());
             tokio::select! {
-                end = &mut running => Ok(end?),
-                Some(problem) = impossible => Err(problem),
-                else => Ok(running.await?),
+                end = Box::pin(client.run()) => Ok(end?),
+                problem = impossible => Err(problem),
             }
         };
         attended(running, &mut control, Daemon::Client(handle), open, stop, Duration::ZERO).await
     })
+}
+
+/// Ends with the reason once it is known that no path as it is wished will ever stand.
+async fn impossible(
+    open: Option<Open>,
+    client: client::driver::Handle,
+    wishes: Wishes,
+    atlas: Arc<dyn Atlas>,
+) -> anyhow::Error {
+    let hops = wishes.hops;
+    if let Some(open) = open
+        && let Err(problem) = open.require_path(wishes, atlas).await
+    {
+        return problem;
+    }
+    if hops == 1
+        && let Some(problem) = refused_alone(&client).await
+    {
+        return problem;
+    }
+    core::future::pending().await
+}
+
+/// Why there will be no circuit of a single hop: all exits that this client would use have refused; nothing once one stands.
+///
+/// Exits do not say before whether they take such circuits.
+async fn refused_alone(client: &client::driver::Handle) -> Option<anyhow::Error> {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let status = client.status().await?;
+        if status.state == "ready" {
+            return None;
+        }
+        let by_policy = status.last_error.is_some_and(|error| error.contains("circuits of a single hop"));
+        let relays = client.relays().await?;
+        let exits = || relays.iter().filter(|relay| relay.exit.is_some() && relay.unusable.is_none());
+        let refused = |relay: &&client::status::Relay| {
+            relay.guard && relay.measured.as_ref().is_some_and(|seen| seen.built == 0 && seen.failed > 0)
+        };
+        let asked = exits().filter(refused).count();
+        if by_policy && asked > 0 && asked >= exits().count().min(MAX_GUARDS) {
+            let text = format!(
+                "all {asked} exits that were asked refuse circuits of a single hop, which show them your address: use --hops 2 or more, \
+                 or exits whose operators allow it (allow_single_hop = true in [exit])"
+            );
+            return Some(Failure::new(Kind::NoRoute, text).into());
+        }
+    }
+}
+
+/// A client that nobody tells who is there.
+fn no_door(network: &Path) -> anyhow::Error {
+    let text = format!(
+        "`bootstrap` in {} is empty, and only the first relay of a network can start so: write the addresses of some of its relays \
+         there, such as bootstrap = [\"203.0.113.7:7000\"], or get the file from whoever runs the network",
+        network.display()
+    );
+    Failure::new(Kind::Usage, text).into()
 }
 
 /// Asks exits what they know, so that peers of the directory need not see who asks.
@@ -441,8 +501,9 @@ async fn watch_circuits(client: &client::driver::Handle) {
     }
 }
 
-/// Waits for the first circuit, and says from time to time why there is none.
+/// Waits for the first circuit, and says why there is none, each time that the reason changes.
 async fn ready(client: &client::driver::Handle, open: Option<&Open>) -> bool {
+    let mut said = String::new();
     loop {
         if let Ok(ready) = tokio::time::timeout(TELL_EVERY, client.ready()).await {
             return ready;
@@ -450,9 +511,16 @@ async fn ready(client: &client::driver::Handle, open: Option<&Open>) -> bool {
         let Some(status) = client.status().await else {
             return false;
         };
-        let missing = open.and_then(|open| open.status().nobody(status.hops));
+        let missing = open.map(Open::status).and_then(|network| {
+            let unread = network.trouble.clone().filter(|_| network.block == 0);
+            unread.or_else(|| network.nobody(status.hops))
+        });
         let reason = missing.or(status.last_error).unwrap_or_else(|| "no relay has answered".to_owned());
-        tracing::warn!("no circuit stands yet ({}): {reason}", status.state);
+        let text = format!("no circuit stands yet ({}): {reason}", status.state);
+        if text != said {
+            tracing::warn!("{text}");
+            said = text;
+        }
     }
 }
 
@@ -466,7 +534,7 @@ async fn attended(
     drain: Duration,
 ) -> anyhow::Result<()> {
     let mut running = core::pin::pin!(running);
-    let mut answering = core::pin::pin!(control.serve(daemon.clone(), open));
+    let mut answering = core::pin::pin!(control.serve(daemon.clone(), open, drain));
     let mut patience = drain + STOP_WITHIN;
     let mut until: Option<Instant> = None;
     loop {

@@ -172,7 +172,7 @@ async fn play(wanted: &Demo, output: Format, nodes: &mut Nodes) -> anyhow::Resul
         end = body => end,
         end = site.serve() => end,
         end = mine(money.as_ref()) => end,
-        end = control.serve(Daemon::Client(client.clone()), None) => end,
+        end = control.serve(Daemon::Client(client.clone()), None, Duration::ZERO) => end,
     }
 }
 

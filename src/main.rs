@@ -9,6 +9,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
+use crate::config::amount;
 use crate::failure::Kind;
 use crate::output::{Format, NobodyReads};
 
@@ -70,7 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Relays(wanted) => daemon::on_this_thread(relays::list(wanted, output)),
         Command::Ping(wanted) => daemon::on_this_thread(relays::ping(wanted, output)),
         Command::NewIdentity(at) => daemon::on_this_thread(relays::new_identity(at, output)),
-        Command::Stop(at) => daemon::on_this_thread(report::stop(at, output)),
+        Command::Stop(wanted) => daemon::on_this_thread(report::stop(wanted, output)),
         Command::Wallet(command) => daemon::on_this_thread(wallet::run(command, output)),
         Command::Earnings(at) => daemon::on_this_thread(report::earnings(at, output)),
         Command::Price(wanted) => daemon::on_this_thread(report::price(wanted, output)),
@@ -109,7 +110,10 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     let arguments: Vec<_> = std::env::args().collect();
     let json = arguments.iter().any(|argument| argument == "--output=json")
         || arguments.windows(2).any(|pair| pair == ["--output", "json"]);
-    let text = error.to_string();
+    // What it says of -1 is that there is no option of this name.
+    let negative =
+        if error.kind() == ErrorKind::UnknownArgument { amount::negative(&arguments) } else { None };
+    let text = negative.unwrap_or_else(|| error.to_string());
     let text = text.trim_end();
     if json {
         Format::Json.print_error(Kind::Usage, text.strip_prefix("error: ").unwrap_or(text).to_owned());

@@ -26,7 +26,7 @@ use crate::wallet::{keystore as purse, password};
 /// How often the chain is looked at.
 const EVERY: Duration = Duration::from_secs(2);
 /// How long a daemon waits for the chain before it starts without.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(12);
 
 /// Connects to the chain of a network; `rpc` instead of what its file says, if that is not empty.
 pub(crate) async fn connect(chain: &NetworkChain, rpc: &[String]) -> Result<Rpc, Error> {

@@ -1,17 +1,16 @@
 //! The network file: who is in the network, or where to find out.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 use client::path::Paths;
 use client::wishes::Wishes;
 use directory::atlas::Atlas;
-use directory::chain::Chain;
+use directory::chain::{Chain, EXIT_OPERATORS};
 use directory::geoip::Table;
-use directory::network_file::NetworkFile;
+use directory::network_file::{NetworkFile, is_private};
 use directory::view::View;
 use serde::Serialize;
 
@@ -41,8 +40,12 @@ pub(crate) fn read(network: &Network) -> anyhow::Result<View> {
 /// Reads and verifies the network file, and says of which kind it is.
 pub(crate) fn members(network: &Network) -> anyhow::Result<Members> {
     let path = network.file.display().to_string();
-    let text =
-        fs::read_to_string(&network.file).with_context(|| format!("cannot read the network file {path}"))?;
+    let text = fs::read_to_string(&network.file).map_err(|error| {
+        anyhow!(
+            "cannot read the network file {path}: {error}; get it from whoever runs the network and put it there, or name the right one \
+             (`network` in the configuration file, or --network); a network of your own: chive network open"
+        )
+    })?;
     let file = NetworkFile::parse(&text, &path, network.signer, outside::unix())?;
     let bootstrap = file.bootstrap().map(<[String]>::to_vec);
     anyhow::ensure!(
@@ -84,20 +87,11 @@ pub(crate) fn write_open(wanted: &OpenNetwork, output: Format) -> anyhow::Result
         contract: wanted.contract,
         rpc: wanted.rpc.clone(),
         minimum_bond: wanted.minimum_bond,
-        exit_operators: wanted.exit_operators,
+        // What is local has one owner, as a rule, from whom a price hides nothing.
+        exit_operators: wanted.exit_operators.unwrap_or(if wanted.local { 1 } else { EXIT_OPERATORS }),
         deployed: wanted.deployed,
     };
-    let special = |address: &&String| {
-        address.parse::<SocketAddr>().is_ok_and(|address| match address.ip() {
-            IpAddr::V4(ip) => {
-                ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()
-            }
-            IpAddr::V6(ip) => {
-                ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
-            }
-        })
-    };
-    if let Some(address) = wanted.bootstrap.iter().find(special).filter(|_| !wanted.local) {
+    if let Some(address) = wanted.bootstrap.iter().find(|address| !wanted.local && is_private(address)) {
         let text = format!(
             "{address} is not an address on the public internet, and nobody would ask there; name another one with --bootstrap, or say \
              --local for a network inside one site or for tests"

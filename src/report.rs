@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use client::path::per_gib;
 use client::status::{BuildReport, Hop};
 use payments::amount::{Rate, Wei};
+use serde::Serialize;
 
-use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction, Price as PriceCommand};
+use crate::cli::{At, Circuits as CircuitsCommand, CircuitsAction, Price as PriceCommand, Stop};
 use crate::control::{Build, Circuits, Price, SetPrice, Status, Stopping, Whole};
 use crate::control_client::ControlClient;
+use crate::failure::{Failure, Kind};
 use crate::open;
 use crate::output::Format;
 use crate::outside;
@@ -21,6 +24,10 @@ use crate::wallet::ether_text;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to build many circuits.
 const BUILD_PATIENCE: Duration = Duration::from_mins(5);
+
+/// How long a daemon may take to end once it waits for no circuits any more, and how often it is looked whether it has.
+const ENDING: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// `chive status`.
 pub(crate) async fn status(at: &At, output: Format) -> anyhow::Result<()> {
@@ -71,29 +78,36 @@ async fn relay_money(daemon: &ControlClient) -> anyhow::Result<router::status::M
 pub(crate) async fn earnings(at: &At, output: Format) -> anyhow::Result<()> {
     let money = relay_money(&ControlClient::new(at)?).await?;
     output.print(&money, || {
-        let amounts = [
-            ("balance", &money.balance),
-            ("reserve", &money.reserve),
-            ("earned since the start", &money.earned),
-            ("credited in draws", &money.credited),
-            ("won", &money.won),
-            ("redeemed", &money.redeemed),
-            ("not redeemed yet", &money.unredeemed),
-            ("lost", &money.lost),
-            ("fees of redemptions", &money.fees),
-            ("paid to other relays", &money.paid),
-        ];
-        let mut pairs = vec![
-            ("pot of", money.owner.clone()),
-            ("asks for a cell", asks_text(&money.asks)),
-            ("cells since the start", money.cells.to_string()),
-            ("draws", format!("{}, {} of which won", money.draws, money.wins)),
-        ];
-        pairs.extend(amounts.map(|(name, wei)| (name, wei_text(wei))));
-        pairs.push(("newest block", money.block.to_string()));
+        let mut pairs = earnings_lines(&money);
         pairs.push(("trouble", money.trouble.clone().unwrap_or_else(|| "none".to_owned())));
         lines(&pairs)
     })
+}
+
+/// What was earned. Cells are counted per payer: one that has not come back since the relay started is not in their sum, and one that
+/// has is, with all that it used before. All else is of all runs.
+fn earnings_lines(money: &router::status::Money) -> Vec<(&'static str, String)> {
+    // Before the chain was read once, nothing is known of it.
+    let known = |wei: &String| {
+        if money.block == 0 { "not read from the chain yet".to_owned() } else { wei_text(wei) }
+    };
+    vec![
+        ("pot of", money.owner.clone()),
+        ("balance", known(&money.balance)),
+        ("reserve", known(&money.reserve)),
+        ("asks for a cell", asks_text(&money.asks)),
+        ("cells, of who came since the start", money.cells.to_string()),
+        ("earned for these cells", wei_text(&money.earned)),
+        ("draws, all runs", format!("{}, {} of which won", money.draws, money.wins)),
+        ("credited in draws, all runs", wei_text(&money.credited)),
+        ("won, all runs", wei_text(&money.won)),
+        ("redeemed, all runs", known(&money.redeemed)),
+        ("not redeemed yet", known(&money.unredeemed)),
+        ("lost, all runs", known(&money.lost)),
+        ("fees of redemptions, all runs", known(&money.fees)),
+        ("paid to other relays, all runs", wei_text(&money.paid)),
+        ("newest block", if money.block == 0 { "none yet".to_owned() } else { money.block.to_string() }),
+    ]
 }
 
 /// `chive price`.
@@ -118,7 +132,8 @@ pub(crate) async fn price(wanted: &PriceCommand, output: Format) -> anyhow::Resu
     })
 }
 
-fn asks_text([forward, exit]: &[String; 2]) -> String {
+/// What a relay asks for a cell, for people.
+pub(crate) fn asks_text([forward, exit]: &[String; 2]) -> String {
     let text = |ask: &String| match ask.parse() {
         Ok(wei) => format!("{} ({} per GiB)", wei_text(ask), ether_text(per_gib(Rate(wei)))),
         Err(_) => ask.clone(),
@@ -131,10 +146,50 @@ fn wei_text(wei: &str) -> String {
     wei.parse().map_or_else(|_| wei.to_owned(), |wei| ether_text(Wei(wei)))
 }
 
-/// `chive stop`.
-pub(crate) async fn stop(at: &At, output: Format) -> anyhow::Result<()> {
-    let stopping: Stopping = ControlClient::new(at)?.post("/stop", &(), PATIENCE).await?;
-    output.print(&stopping, || "stopping".to_owned())
+/// What `chive stop` has done.
+#[derive(Debug, Serialize)]
+struct Stopped {
+    /// Always true.
+    stopping: bool,
+    /// Whether the process is gone, and its ports are free.
+    stopped: bool,
+}
+
+/// `chive stop`: waits until the daemon is gone, unless that is not wanted.
+pub(crate) async fn stop(wanted: &Stop, output: Format) -> anyhow::Result<()> {
+    let daemon = ControlClient::new(&wanted.at)?;
+    let process = daemon.process().await;
+    let Stopping { drain_s, .. } = daemon.post("/stop", &(), PATIENCE).await?;
+    if wanted.no_wait {
+        return output.print(&Stopped { stopping: true, stopped: false }, || {
+            format!(
+                "stopping; it keeps its ports until circuits in use have ended, at most {}",
+                time_text(drain_s)
+            )
+        });
+    }
+    if drain_s > 0 && output == Format::Text {
+        writeln!(
+            std::io::stderr(),
+            "stopping; circuits in use are waited for, at most {}; another chive stop ends it at once",
+            time_text(drain_s)
+        )?;
+    }
+    let ended = async {
+        while !daemon.has_ended(process).await {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let patience = Duration::from_secs(drain_s) + ENDING;
+    tokio::time::timeout(patience, ended).await.map_err(|_| {
+        let process = process.map_or_else(String::new, |process| format!(" (process {process})"));
+        let text = format!(
+            "it has not ended within {} s{process}; another chive stop ends it at once",
+            patience.as_secs()
+        );
+        Failure::new(Kind::TimedOut, text)
+    })?;
+    output.print(&Stopped { stopping: true, stopped: true }, || "stopped".to_owned())
 }
 
 /// The relays of a path, by country.
@@ -403,6 +458,17 @@ mod tests {
         assert_eq!(bytes_text(u64::MAX), "16777216.0 TiB");
         assert_eq!(time_text(59), "59 s");
         assert_eq!(time_text(90_061), "1 d 1 h");
+    }
+
+    #[test]
+    fn what_is_not_read_from_the_chain_yet_is_not_told_as_nothing() {
+        let zero = || "0".to_owned();
+        let mut money = router::status::Money { balance: zero(), won: zero(), ..Default::default() };
+        let told = |money: &_| lines(&earnings_lines(money));
+        assert!(told(&money).contains("balance                             not read from the chain yet"));
+        assert!(told(&money).contains("won, all runs                       0 wei"));
+        money.block = 7;
+        assert!(told(&money).contains("balance                             0 wei"), "{}", told(&money));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use circuit::keys::{DhSecret, IdentitySecret, NetworkId, Random, RelayId};
-use directory::chain::{Chain, Wei, parse_address, parse_amount};
+use directory::chain::{Chain, Wei, parse_address};
 use directory::descriptor::{Descriptor, SignedDescriptor, epoch};
 use directory::network_file::NetworkFile;
 use directory::payment::{Payment, Rate};
@@ -163,12 +163,7 @@ fn paid(wanted: &Paid, relays: usize) -> anyhow::Result<Option<(Chain, Vec<Payme
             || usage(format!("{option} has more than 24 significant bits; the nearest price is {near}"));
         rate.encode().map(|_| rate).ok_or_else(problem)
     };
-    let bond = wanted.minimum_bond.as_deref().map_or(Some(Wei::ZERO), parse_amount).ok_or_else(|| {
-        usage(
-            "--minimum-bond must be an exact amount, such as \"0.001 ether\", \"5 gwei\" or \"1000 wei\""
-                .to_owned(),
-        )
-    })?;
+    let bond = wanted.minimum_bond.unwrap_or(Wei::ZERO);
     let contract = account("--contract", contract)?;
     let (ask, exit_ask) = (rate("--ask", wanted.ask)?, rate("--exit-ask", wanted.exit_ask)?);
     if wanted.owner.len() != relays {

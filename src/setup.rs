@@ -17,6 +17,7 @@ use payments::Address;
 use payments::amount::Wei;
 use router::driver::Keys;
 use router::herald::Facts;
+use router::policy::ExitPolicy;
 use serde::Serialize;
 
 use crate::cli::{Place, Setup, relay_address};
@@ -27,6 +28,7 @@ use crate::keystore;
 use crate::network;
 use crate::output::Format;
 use crate::outside;
+use crate::report::asks_text;
 use crate::wallet;
 
 mod purse;
@@ -58,6 +60,8 @@ struct Answers {
     gossip_port: u16,
     ask: Rate,
     exit_ask: Rate,
+    /// Private destinations that an exit allows.
+    allow: Vec<String>,
     /// The wallet, on a paid network.
     purse: Option<Purse>,
     /// What the relay puts up by itself.
@@ -78,6 +82,9 @@ struct Written {
     /// Who is paid.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
+    /// What it asks for a cell, and for one as an exit, in wei; on a paid network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asks: Option<[String; 2]>,
     /// The descriptor for whoever maintains the network file.
     #[serde(skip_serializing_if = "Option::is_none")]
     descriptor: Option<PathBuf>,
@@ -113,12 +120,20 @@ pub(crate) fn run(wanted: &Setup, output: Format) -> anyhow::Result<()> {
         id: id.to_string(),
         wallet: named,
         owner: owner.map(|owner| owner.to_string()),
+        asks: answers.chain.is_some().then(|| [answers.ask, answers.exit_ask].map(|ask| ask.0.to_string())),
         next: next(&config, id, owner.zip(answers.chain.as_ref()), descriptor.as_deref(), answers.bond),
         descriptor,
         config,
     };
     output.print(&written, || {
-        let mut text = format!("wrote {} for the relay {}\nnow:", out.display(), written.id);
+        let mut text = format!("wrote {} for the relay {}", out.display(), written.id);
+        if let Some(asks) = &written.asks {
+            let _ = write!(text, "\nit asks {}", asks_text(asks));
+        }
+        for warning in answers.warnings() {
+            let _ = write!(text, "\nnote: {warning}");
+        }
+        text.push_str("\nnow:");
         for (number, step) in (1..).zip(&written.next) {
             let _ = write!(text, "\n{number}. {step}");
         }
@@ -197,6 +212,14 @@ impl Answers {
         facts::require_public(&addresses, &view)?;
         let first = *addresses.first().context("the relay has no address")?;
         let (ask, exit_ask) = prices(questions, wanted, chain.is_some(), place)?;
+        if place == Place::Middle && !wanted.exit_allow.is_empty() {
+            return Err(usage(
+                "--exit-allow is for exits, and this relay is a middle: leave it out, or say --role exit",
+            ));
+        }
+        ExitPolicy::default().allow(&wanted.exit_allow).map_err(|bad| {
+            usage(format!("--exit-allow: {bad}; write it like 127.0.0.1:8080 or 10.77.0.0/24:*"))
+        })?;
         let purse = if chain.is_some() { Some(purse::gather(questions, wanted)?) } else { None };
         let bond = match &chain {
             Some(chain) => purse::bond(questions, wanted, chain.minimum_bond)?,
@@ -226,6 +249,7 @@ impl Answers {
             addresses,
             ask,
             exit_ask,
+            allow: wanted.exit_allow.clone(),
             purse,
             bond,
             monthly,
@@ -233,6 +257,18 @@ impl Answers {
             country: wanted.country.clone(),
             operator: wanted.operator.clone(),
         })
+    }
+
+    /// What may not be meant.
+    fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        if self.chain.is_some() && self.ask == Rate::FREE {
+            warnings.push("it carries cells on for nothing, on a network where relays are paid: `ask` in [announce] sets a price");
+        }
+        if self.chain.is_some() && self.place == Place::Exit && self.exit_ask == Rate::FREE {
+            warnings.push("it is an exit for nothing, on a network where relays are paid: `exit_ask` in [announce] sets a price");
+        }
+        warnings
     }
 
     /// The relay's file.
@@ -281,6 +317,9 @@ impl Answers {
         }
         if self.place == Place::Exit {
             line("\n[exit]\npolicy_file", &"\"exit.policy\"");
+            if !self.allow.is_empty() {
+                line("allow", &toml::Value::from(self.allow.clone()));
+            }
         }
         text
     }

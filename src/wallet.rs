@@ -3,10 +3,11 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use payments::abi::{OnionPay, uint96};
 use payments::amount::Wei;
+pub(crate) use payments::amount::ether_text;
 use payments::chain::action::Action;
 use payments::chain::rpc::Rpc;
 use payments::chain::{Account, At, Call, Chain, Error};
@@ -161,10 +162,17 @@ fn make(new: &NewWallet, secret: &Zeroizing<[u8; 32]>, output: Format) -> anyhow
     let made = Made { address: signer.address().to_string(), wallet: &new.wallet };
     output.print(&made, || {
         let (address, file) = (&made.address, new.wallet.display());
+        // As a configuration file anywhere can name it.
+        let whole = std::fs::canonicalize(&new.wallet).unwrap_or_else(|_| new.wallet.clone());
+        let whole = whole.display();
         format!(
             "wrote {file} for {address}\n\
              keep a copy of the file and its password: nobody can restore them\n\
-             send ether to {address}, then: chive wallet deposit AMOUNT"
+             now:\n\
+             1. name it in the configuration file of the client or relay: [wallet] file = \"{whole}\"\n\
+             2. send ether to {address}\n\
+             3. chive wallet deposit 0.01ether --config FILE\n\
+             4. chive wallet reserve 0.01ether --config FILE, and chive wallet show --config FILE to look"
         )
     })
 }
@@ -177,12 +185,20 @@ pub(crate) fn read_key(file: Option<&Path>) -> anyhow::Result<Zeroizing<[u8; 32]
         Some(file) => std::fs::File::open(file).and_then(|file| file.take(200).read_to_string(&mut text)),
         None => std::io::stdin().take(200).read_to_string(&mut text),
     };
-    read.context("cannot read the key; name its file with --key-file, or give it on standard input")?;
+    read.map_err(|error| {
+        let name = file.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string());
+        anyhow!("cannot read the key ({name}: {error}); name its file with --key-file, or give it on standard input")
+    })?;
     let digits = text.trim();
     let digits = digits.strip_prefix("0x").unwrap_or(digits);
     let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map(Zeroizing::new).ok();
     let key = bytes.and_then(|bytes| bytes.as_slice().try_into().ok()).map(Zeroizing::new);
-    key.context("this is no key: 64 hexadecimal digits are wanted")
+    key.with_context(|| {
+        let name = file.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string());
+        format!(
+            "{name} has no key: 64 hexadecimal digits are wanted, as other wallets export a private key; for a new key: chive wallet create"
+        )
+    })
 }
 
 async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
@@ -241,18 +257,6 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
             shown.address
         )
     })
-}
-
-/// An amount for people: exact.
-pub(crate) fn ether_text(wei: Wei) -> String {
-    const ETHER: u128 = 1_000_000_000_000_000_000;
-    if wei.0 < 1_000_000_000 {
-        return format!("{wei} wei");
-    }
-    let part = format!("{:018}", wei.0 % ETHER);
-    let part = part.trim_end_matches('0');
-    let point = if part.is_empty() { "" } else { "." };
-    format!("{}{point}{part} ether", wei.0 / ETHER)
 }
 
 /// A reserve, and when it may leave.
@@ -418,19 +422,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_exact() {
-        for (wei, text) in [
-            (0, "0 wei"),
-            (999_999_999, "999999999 wei"),
-            (1_000_000_000, "0.000000001 ether"),
-            (10_u128.pow(18), "1 ether"),
-            (1_500_000_000_000_000_001, "1.500000000000000001 ether"),
-        ] {
-            assert_eq!(ether_text(Wei(wei)), text);
-        }
-    }
-
-    #[test]
     fn keys_have_64_digits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
@@ -441,7 +432,8 @@ mod tests {
         }
         for text in ["", "0x", "0f", &"0f".repeat(33), &"0f".repeat(200)] {
             std::fs::write(&path, text).unwrap();
-            assert!(read_key(Some(&path)).unwrap_err().to_string().contains("64"), "{text}");
+            let said = read_key(Some(&path)).unwrap_err().to_string();
+            assert!(said.contains("64 hexadecimal digits") && said.contains("chive wallet create"), "{said}");
         }
     }
 }

@@ -69,7 +69,8 @@ pub enum StartError {
     Bind(#[from] driver::BindError),
     /// The SOCKS5 listener.
     #[error(
-        "cannot listen on {address}: {source}; stop the program that has this port, or choose another one, in the setting `socks`"
+        "cannot listen on {address}: {source}; {}, in the setting `socks` or with --socks",
+        advice(source)
     )]
     Socks {
         /// The address that was asked for.
@@ -86,6 +87,17 @@ pub enum StartError {
     /// The operating system gave no randomness.
     #[error("the operating system gives no random bytes: {0}")]
     Random(getrandom::Error),
+}
+
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "stop the program that has this port, or choose another one",
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have the address: choose one of its own, such as 127.0.0.1"
+        }
+        io::ErrorKind::PermissionDenied => "this user may not take this port: choose one above 1023",
+        _ => "choose another address",
+    }
 }
 
 /// Why a client stopped other than by being asked.

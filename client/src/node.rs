@@ -125,7 +125,7 @@ pub struct ClientCounts {
     pub bytes_down: u64,
     /// Setups that failed.
     pub failed: u64,
-    /// What went wrong last, in words.
+    /// What went wrong last, in words, and no circuit has come to stand since.
     pub last_error: Option<String>,
 }
 
@@ -380,6 +380,7 @@ impl ClientNode {
         self.tell_guards();
         self.backoff.succeeded();
         self.bad_replies = 0;
+        self.counts.last_error = None;
         let Some(circuit) = self.pool.get_mut(&key) else { return };
         if let Purpose::Test(number) = circuit.purpose {
             if let Some(run) = self.tests.get_mut(&number) {

@@ -28,7 +28,7 @@ pub struct Status {
     pub packets: [u64; 2],
     /// The round trip to the entry in milliseconds, if a link is up and was measured.
     pub link_rtt_ms: Option<f64>,
-    /// What went wrong last, in plain words.
+    /// What went wrong last, in plain words, since a circuit came to stand.
     pub last_error: Option<String>,
     /// What it pays, on a paid network.
     pub money: Option<Box<Money>>,

@@ -199,6 +199,10 @@ impl Task {
         let chain = Arc::clone(&self.settings.chain);
         let now = (self.settings.now)();
         let mut head = chain.head(At::Finalized).await?;
+        let deployed = self.settings.deployed;
+        if deployed > head.number && deployed > chain.head(At::Latest).await?.number {
+            return Err(ChainError::NotThatFar { deployed }.into());
+        }
         self.recognise(&*chain).await;
         self.not_behind(head, now)?;
         // directory.watch.3

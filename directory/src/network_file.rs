@@ -2,7 +2,7 @@
 //! section 2).
 
 use core::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use circuit::error::Misuse;
 use circuit::keys::{IdentitySecret, NetworkId, RelayId};
@@ -87,7 +87,7 @@ impl NetworkFile {
         if let Some((_, problem)) = chain.problem() {
             return Err(Misuse(problem));
         }
-        check_bootstrap(&bootstrap).map_err(Misuse)?;
+        check_bootstrap(&bootstrap, local).map_err(|problem| Misuse(problem.0))?;
         let view = View::new(chain.open_network()).with_chain(chain).with_local(local);
         Ok(Self { name: name.to_owned(), kind: Kind::Open { bootstrap }, view })
     }
@@ -281,17 +281,31 @@ fn quoted(texts: &[String]) -> String {
     quoted.join(", ")
 }
 
-/// Where an open network is entered.
+/// Where an open network is entered; what is wrong with it, and what to do.
 // directory.file.7
-fn check_bootstrap(bootstrap: &[String]) -> Result<(), &'static str> {
+fn check_bootstrap(bootstrap: &[String], local: bool) -> Result<(), (&'static str, &'static str)> {
     if bootstrap.len() > MAX_BOOTSTRAP {
-        return Err("an open network names up to 32 bootstrap addresses");
+        return Err(("an open network names up to 32 bootstrap addresses", "leave some out"));
     }
-    if bootstrap.iter().all(|address| is_host_and_port(address)) {
-        Ok(())
-    } else {
-        Err("a bootstrap address is IP:PORT, [IPv6]:PORT or HOST:PORT, with a port from 1 to 65535")
+    if !bootstrap.iter().all(|address| is_host_and_port(address)) {
+        let problem = "a bootstrap address is IP:PORT, [IPv6]:PORT or HOST:PORT, with a port from 1 to 65535";
+        return Err((problem, "correct it"));
     }
+    if !local && bootstrap.iter().any(|address| is_private(address)) {
+        return Err((
+            "a bootstrap address is not on the public internet, and this network is not local",
+            "name an address by which everybody reaches the relay; for a network inside one site, or for tests, write `local = true`",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a bootstrap address is one of this machine, or of the network that it is in.
+pub fn is_private(text: &str) -> bool {
+    text.parse::<SocketAddr>().is_ok_and(|address| match address.ip().to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    })
 }
 
 fn is_host_and_port(text: &str) -> bool {
@@ -363,8 +377,9 @@ fn parse_open(root: &Section<'_>, name: &str, pinned: Option<RelayId>) -> Result
     })?;
     let chain = read_chain(&section)?;
     let bootstrap = root.texts("bootstrap")?;
-    check_bootstrap(&bootstrap).map_err(|problem| root.error("bootstrap", problem, "correct it"))?;
     let local = root.has("local") && root.flag("local")?;
+    check_bootstrap(&bootstrap, local)
+        .map_err(|(problem, remedy)| root.error("bootstrap", problem, remedy))?;
     let view = View::new(chain.open_network()).with_chain(chain).with_local(local);
     Ok(NetworkFile { name: name.to_owned(), kind: Kind::Open { bootstrap }, view })
 }

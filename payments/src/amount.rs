@@ -81,6 +81,18 @@ impl fmt::Display for Wei {
     }
 }
 
+/// An amount for people: exact, in the unit that is easier to read.
+pub fn ether_text(wei: Wei) -> String {
+    const ETHER: u128 = 1_000_000_000_000_000_000;
+    if wei.0 < 1_000_000_000 {
+        return format!("{wei} wei");
+    }
+    let part = format!("{:018}", wei.0 % ETHER);
+    let part = part.trim_end_matches('0');
+    let point = if part.is_empty() { "" } else { "." };
+    format!("{}{point}{part} ether", wei.0 / ETHER)
+}
+
 /// A price in wei per cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate(pub u64);
@@ -174,6 +186,19 @@ mod tests {
         assert_eq!(Wei(1).saturating_sub(Wei(2)), Wei::ZERO);
         assert_eq!(Wei(79_228_162_514_264_337_593_543_950_335).to_string(), "79228162514264337593543950335");
         assert_eq!(Rate(u64::MAX).times(u64::MAX), Wei(u128::from(u64::MAX) * u128::from(u64::MAX)));
+    }
+
+    #[test]
+    fn amounts_for_people_are_exact() {
+        for (wei, text) in [
+            (0, "0 wei"),
+            (999_999_999, "999999999 wei"),
+            (1_000_000_000, "0.000000001 ether"),
+            (10_u128.pow(18), "1 ether"),
+            (1_500_000_000_000_000_001, "1.500000000000000001 ether"),
+        ] {
+            assert_eq!(ether_text(Wei(wei)), text);
+        }
     }
 
     #[test]

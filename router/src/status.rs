@@ -94,7 +94,7 @@ pub struct Money {
     pub reserve: String,
     /// What it asks for carrying a cell on, and for serving one as an exit.
     pub asks: [String; 2],
-    /// Cells that were charged for since the start.
+    /// Cells that were charged for, of all payers that have come since the start, with what they used in earlier runs.
     pub cells: u64,
     /// What they cost.
     pub earned: String,

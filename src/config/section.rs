@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use toml::de::{DeTable, DeValue};
 
 /// A configuration file as it was read.
@@ -17,7 +17,13 @@ impl Source {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+            .map_err(|error| {
+                let name = path.display();
+                anyhow!(
+                    "cannot read the configuration file {name}: {error}; name the right one with --config; a relay's is made by \
+                     chive relay setup, a client's by chive network open, and chive config example client shows one"
+                )
+            })?;
         Ok(Self { path: path.to_owned(), text })
     }
 

@@ -7,9 +7,10 @@ use circuit::keys::RelayId;
 use client::path::CELLS_PER_GIB;
 use client::wishes::{Country, Wishes};
 use directory::atlas::System;
-use directory::chain::{Wei, parse_amount};
+use directory::chain::Wei;
 use directory::payment::Rate;
 
+use super::amount::amount;
 use super::relay_id;
 
 /// What no path may have: a country, an autonomous system, or a relay.
@@ -48,12 +49,16 @@ pub(crate) fn country(text: &str) -> Result<Country, String> {
     Country::parse(text).ok_or_else(|| "a country of two letters, such as nl, is wanted".to_owned())
 }
 
-/// What a cell may cost where a GiB may cost so much.
+/// What a cell may cost where a GiB may cost so much: rounded down, and never to nothing.
 pub(crate) fn price(text: &str) -> Result<Rate, String> {
-    let wei = text.strip_suffix("/GiB").and_then(|amount| parse_amount(amount.trim_end()));
     let wanted =
         || "an amount per GiB is wanted, such as \"0.002 ether/GiB\" or \"5000 gwei/GiB\"".to_owned();
-    let Wei(wei) = wei.ok_or_else(wanted)?;
+    let Wei(wei) = amount(text.strip_suffix("/GiB").ok_or_else(wanted)?.trim_end())?;
+    if (1..u128::from(CELLS_PER_GIB)).contains(&wei) {
+        return Err(format!(
+            "no price is so low: the least is \"{CELLS_PER_GIB} wei/GiB\", which is 1 wei for a cell; \"0 wei/GiB\" takes only relays that ask nothing"
+        ));
+    }
     u64::try_from(wei / u128::from(CELLS_PER_GIB)).map(Rate).map_err(|_| wanted())
 }
 
@@ -78,7 +83,11 @@ mod tests {
     fn prices_are_for_a_gib() {
         assert_eq!(price("856254 wei/GiB"), Ok(Rate(1)));
         assert_eq!(price("0.002 ether/GiB"), Ok(Rate(2_335_755_511)));
-        assert_eq!(price("1 wei/GiB"), Ok(Rate(0)));
+        assert_eq!(price("0 wei/GiB"), Ok(Rate(0)));
+        for low in ["1 wei/GiB", "856253 wei/GiB"] {
+            assert!(price(low).unwrap_err().contains("the least is \"856254 wei/GiB\""), "{low}");
+        }
+        assert!(price("2/GiB").unwrap_err().contains("name the unit"));
         for bad in ["1 ether", "ether/GiB", "-1 wei/GiB", "1 wei/MiB", ""] {
             assert!(price(bad).is_err(), "{bad}");
         }

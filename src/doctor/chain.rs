@@ -57,13 +57,17 @@ pub(super) async fn look(patient: &Patient, findings: &mut Findings) {
         return findings.add("chain", State::Fail, error.to_string(), "name an RPC of the chain in [wallet]");
     }
     let Some(owner) = owner(patient, findings) else { return };
-    let seen = tokio::time::timeout(2 * PATIENCE, see(chain, &wallet.rpc, owner)).await;
+    let seen = tokio::time::timeout(3 * PATIENCE, see(chain, &wallet.rpc, owner)).await;
     let remedy = "check the URLs of `rpc`, or name others in [wallet]; wins wait on disk meanwhile";
     let (age, account, listed) = match seen {
         Ok(Ok(seen)) => seen,
         Ok(Err(error @ Error::NotFinal { .. })) => {
             let remedy = "wait, and look again in some minutes; relays and clients wait by themselves";
             return findings.add("chain", State::Warn, error.to_string(), remedy);
+        }
+        Ok(Err(error @ Error::NotThatFar { .. })) => {
+            let remedy = "correct `deployed` in [chain] of the network file";
+            return findings.add("chain", State::Fail, error.to_string(), remedy);
         }
         Ok(Err(error)) => return findings.add("chain", State::Fail, error.to_string(), remedy),
         Err(_) => return findings.add("chain", State::Fail, "the RPC does not answer", remedy),
@@ -116,6 +120,9 @@ async fn see(
 ) -> Result<(u64, Account, Registry), Error> {
     let rpc: Rpc = money::connect(chain, rpc).await?;
     let head = rpc.head(At::Latest).await?;
+    if chain.deployed > head.number {
+        return Err(Error::NotThatFar { deployed: chain.deployed });
+    }
     let chain = &rpc as &dyn payments::chain::Chain;
     let account = chain.account(owner, At::Latest).await?;
     Ok((outside::unix().saturating_sub(head.time), account, chain.registry().await?))

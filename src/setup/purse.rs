@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use data_encoding::HEXLOWER;
-use directory::chain::parse_amount;
 use payments::Address;
 use payments::amount::Wei;
 use rand_core::Rng as _;
@@ -15,6 +14,7 @@ use super::questions::Questions;
 use super::usage;
 use crate::bond;
 use crate::cli::Setup;
+use crate::config::amount::amount;
 use crate::keystore;
 use crate::outside;
 use crate::wallet::keystore::Strength;
@@ -112,10 +112,9 @@ pub(super) fn bond(questions: Questions, wanted: &Setup, minimum: Wei) -> anyhow
         None,
         "The bond that it puts up by itself when the wallet has the ether (0: you do it by hand)",
         &default,
-        |text| match parse_amount(text) {
-            None => Err("an amount is wanted, such as 0.1 ether".to_owned()),
-            Some(Wei::ZERO) => Ok(None),
-            Some(bond) => enough(bond),
+        |text| match amount(text)? {
+            Wei::ZERO => Ok(None),
+            bond => enough(bond),
         },
     )
 }

@@ -211,7 +211,9 @@ pub(crate) fn create(
     strength: Strength,
 ) -> anyhow::Result<Signer> {
     require_free(path)?;
-    let signer = Signer::from_bytes(**secret)?;
+    let signer = Signer::from_bytes(**secret).map_err(|_| {
+        anyhow!("these 64 digits are no private key of Ethereum (0, or too large a number): export it again; for a new key: chive wallet create")
+    })?;
     let store = Keystore::seal(secret, &signer, password, strength)?;
     let write = || -> anyhow::Result<()> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -256,7 +258,11 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Locked<'_>> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("there is no wallet at {name}; make one with: chive wallet create --wallet {name}")
         }
-        about => about.with_context(|| format!("cannot read the wallet {name}"))?,
+        about => about.map_err(|error| {
+            anyhow!(
+                "cannot read the wallet {name}: {error}; check that this user may read it and its folders"
+            )
+        })?,
     };
     ensure!(about.is_file(), "{name} is no file, and so no wallet; name the wallet's file with --wallet");
     if about.mode() & 0o077 != 0 {
@@ -375,6 +381,8 @@ mod tests {
         assert!(no_file.contains("is no file") && no_file.contains("--wallet"), "{no_file}");
         let missing = read(&path).unwrap_err().to_string();
         assert!(missing.contains("chive wallet create"), "{missing}");
+        let none = create(&path, &Zeroizing::new([0; 32]), b"word", Strength::Light).unwrap_err().to_string();
+        assert!(none.contains("no private key") && !path.exists(), "{none}");
         create(&path, &secret(), b"word", Strength::Light).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(!text.contains(SECRET));

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use zeroize::Zeroizing;
 
 const VARIABLE: &str = "CHIVE_WALLET_PASSWORD";
@@ -43,14 +43,19 @@ fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
 /// The first line of a file that only its owner may read.
 fn from_file(path: &Path) -> anyhow::Result<Zeroizing<String>> {
     let name = path.display();
-    let failed = || format!("cannot read the password file {name}");
-    let mode = fs::metadata(path).with_context(failed)?.mode();
+    let failed = |error| {
+        anyhow!(
+            "cannot read the password file {name}: {error}; name the right one with --password-file (a daemon: the setting \
+             `password_file` in [wallet]), or leave it out to be asked"
+        )
+    };
+    let mode = fs::metadata(path).map_err(failed)?.mode();
     let open = mode & 0o077;
     ensure!(
         open == 0,
         "the password file {name} can be read by others (mode {:03o}); chmod 600 {name}, and better choose a new password",
         mode & 0o777
     );
-    let text = Zeroizing::new(fs::read_to_string(path).with_context(failed)?);
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }

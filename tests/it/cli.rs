@@ -12,6 +12,7 @@ use directory::chain::{parse_address, parse_amount};
 use directory::network_file::NetworkFile;
 use serde_json::Value;
 
+use super::operate::open_network;
 use super::processes::{Process, chive, command, document, eventually, free_addresses, sample, text};
 
 /// Runs a command that must fail with this exit code; its error, which must be the same for people and programs.
@@ -113,6 +114,16 @@ fn a_wrong_configuration_names_file_line_and_key() {
     assert!(said.contains("the setting `network` is missing"), "{said}");
     let said = error(1, &["up", "--config", "/nowhere/chive.toml"]);
     assert!(said.contains("cannot read the configuration file /nowhere/chive.toml"), "{said}");
+    assert!(said.contains("name the right one with --config"), "{said}");
+    fs::write(&path, "network = \"none.toml\"\n").unwrap();
+    let said = error(1, &["up", "--config", path.to_str().unwrap()]);
+    assert!(said.contains("none.toml") && said.contains("get it from whoever runs the network"), "{said}");
+    let open = open_network(folder.path());
+    let file = fs::read_to_string(&open).unwrap().replace("[\"127.0.0.1:7000\"]", "[]");
+    fs::write(&open, file).unwrap();
+    fs::write(&path, "network = \"network.toml\"\n").unwrap();
+    let said = error(2, &["up", "--config", path.to_str().unwrap()]);
+    assert!(said.contains("`bootstrap` in") && said.contains("is empty"), "{said}");
 }
 
 #[test]
@@ -144,7 +155,8 @@ fn a_sample_is_private_and_complete() {
     assert_eq!(document(&["circuits", "--config", path])["circuits"], Value::Array(Vec::new()));
     let said = error(1, &["circuits", "build", "--config", path]);
     assert!(said.contains("a relay builds no circuits"), "{said}");
-    document(&["stop", "--config", path]);
+    assert_eq!(document(&["stop", "--config", path])["stopped"], true);
+    UdpSocket::bind(addresses[2]).expect("what was stopped has no port any more");
     assert!(relay.end().success());
     assert!(!out.join("relay3/run/control.sock").exists());
 
@@ -169,7 +181,7 @@ fn a_paid_sample_says_where_and_what_relays_are_paid() {
     assert!(with(&["--owner", "0x12", "--owner", &owners[1]]).contains("is no account"));
     let wrong = |more: &[&str]| with(&[&both[..], more].concat());
     assert!(wrong(&["--ask", "16777217"]).contains("the nearest price is 16777218"));
-    assert!(wrong(&["--minimum-bond", "1 euro"]).contains("--minimum-bond must be"));
+    assert!(wrong(&["--minimum-bond", "1 euro"]).contains("0.05ether"));
     assert!(wrong(&["--rpc", "here"]).contains("http://"));
     assert!(!out.exists());
 
@@ -260,6 +272,8 @@ fn a_busy_port_names_its_setting() {
     let said = error(1, &["up", "--config", config.to_str().unwrap(), "--socks", &busy]);
     assert!(said.contains(&busy) && said.contains("setting `socks`"), "{said}");
     assert_eq!(said.matches("in use").count(), 1, "{said}");
+    let said = error(1, &["up", "--config", config.to_str().unwrap(), "--socks", "192.0.2.1:9050"]);
+    assert!(said.contains("this machine does not have the address") && said.contains("--socks"), "{said}");
     // What was refused has taken and harmed nothing.
     drop((udp, tcp));
     let mut relay = Process::start(folder.path(), &run_relay(&out.join("relay1/relay.toml")));
@@ -330,6 +344,25 @@ fn a_network_without_a_path_ends_with_5() {
     let config = out.join("client.toml");
     let said = error(5, &["up", "--config", config.to_str().unwrap()]);
     assert!(said.contains('2') && said.contains('3'), "{said}");
+}
+
+#[test]
+fn exits_that_refuse_to_be_alone_end_the_client_with_5() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net");
+    sample(&out, &free_addresses(3), 2);
+    let configs = [1, 2, 3].map(|n| out.join(format!("relay{n}/relay.toml")));
+    let _relays = configs.each_ref().map(|config| {
+        let text = fs::read_to_string(config).unwrap();
+        fs::write(config, text.replace("allow_single_hop = true", "allow_single_hop = false")).unwrap();
+        let relay = Process::start(folder.path(), &run_relay(config));
+        assert!(relay.line().starts_with("ready: relay "));
+        relay
+    });
+    let config = out.join("client.toml");
+    let said =
+        error(5, &["up", "--config", config.to_str().unwrap(), "--hops", "1", "--socks", "127.0.0.1:0"]);
+    assert!(said.contains("all 2 exits") && said.contains("--hops 2"), "{said}");
 }
 
 #[test]

@@ -46,6 +46,9 @@ fn a_relay_is_set_up_by_one_command_and_runs() {
     let address = addresses[2].to_string();
     let mut arguments = setup_of(&net, signer, &address, &out);
     arguments.extend(["--role", "exit", "--monthly", "2 TB", "--rate", "80 Mbit/s", "--country", "nl"]);
+    let wrong = chive(&[&arguments[..], &["--exit-allow", "nowhere"]].concat());
+    assert!(wrong.status.code() == Some(2) && text(&wrong.stderr).contains("--exit-allow: "));
+    arguments.extend(["--exit-allow", "127.0.0.1:8080", "--exit-allow", "10.77.0.0/24:80"]);
     let made = document(&arguments);
     assert!(made["wallet"].is_null(), "the network is free");
     for file in ["relay.toml", "identity.key", "link.key", "onion.keys", "exit.policy", "state/seen.log"] {
@@ -76,6 +79,7 @@ fn a_relay_is_set_up_by_one_command_and_runs() {
     fs::write(out.join("network.toml"), new.to_text()).unwrap();
     let config = out.join("relay.toml");
     let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains("allow = [\"127.0.0.1:8080\", \"10.77.0.0/24:80\"]"), "{text}");
     fs::write(&config, text.replace(signer, &maintainer.id().to_string())).unwrap();
     let path = config.to_str().unwrap();
     let mut relay = Process::start(folder.path(), &["relay", "run", "--config", path, "--output", "json"]);
@@ -156,6 +160,7 @@ fn on_a_paid_network_the_wallet_is_made_too() {
     let (net, out) = (net.join("network.toml"), folder.path().join("mine"));
     let whole = setup_of(&net, signer, "127.0.0.1:7000", &out);
     let made = document(&[&whole[..], &["--light", "--ask", "5", "--role", "middle"]].concat());
+    assert_eq!(made["asks"], serde_json::json!(["5", "0"]));
     for file in ["wallet.json", "wallet.password"] {
         assert_eq!(mode(&out.join(file)), 0o600, "{file}");
     }
@@ -273,10 +278,11 @@ fn at_a_terminal_an_address_that_nobody_reaches_is_asked_for_again() {
     let folder = tempfile::tempdir().unwrap();
     let network = open_network(folder.path());
     let local = fs::read_to_string(&network).unwrap();
-    fs::write(&network, local.replace("local = true\n", "")).unwrap();
+    fs::write(&network, local.replace("local = true\n", "").replace("127.0.0.1:", "9.9.9.9:")).unwrap();
     let typed = ["192.168.1.2:7001", "203.0.113.7:7001", "9.9.9.9:0", "9.9.9.9"];
-    let options = "--role middle --ask 5 --bond 1ether --monthly '2 TB'";
+    let options = "--role middle --ask 0 --bond 1ether --monthly '2 TB'";
     let shown = set_up_in(&network, folder.path(), options, &[&typed[..], &[""]].concat());
+    assert!(shown.contains("it carries cells on for nothing"), "{shown}");
     for said in ["192.168.1.2 is not an address", "203.0.113.7 is not an address", "cannot reach port 0"] {
         assert!(shown.contains(said), "{said}: {shown}");
     }
@@ -361,7 +367,7 @@ fn on_an_open_network_the_relay_needs_no_signer_and_makes_its_keys_itself() {
     ];
     // directory.view.7
     let local = fs::read_to_string(&net).unwrap();
-    fs::write(&net, local.replace("local = true\n", "")).unwrap();
+    fs::write(&net, local.replace("local = true\n", "").replace("127.0.0.1:", "9.9.9.9:")).unwrap();
     let refused = chive(&arguments);
     let said = text(&refused.stderr);
     assert!(refused.status.code() == Some(2) && said.contains("write `local = true`"), "{said}");

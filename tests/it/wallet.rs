@@ -20,12 +20,18 @@ fn a_key_is_taken_over_and_no_wallet_overwritten() {
     let import = ["wallet", "import", "--light", "--wallet", wallet, "--key-file", key.to_str().unwrap()];
     assert_eq!(ask(&import)["address"], RICH);
     assert_eq!(ask(&["wallet", "show", "--wallet", wallet])["address"], RICH);
+    let other = folder.path().join("other.json");
+    let made = run(&["wallet", "create", "--light", "--wallet", other.to_str().unwrap()]);
+    let (said, named) =
+        (text(&made.stdout), format!("[wallet] file = {:?}", fs::canonicalize(&other).unwrap()));
+    assert!(said.contains(&named) && said.contains("chive wallet deposit 0.01ether --config FILE"), "{said}");
     for again in [&import[..], &["wallet", "create", "--wallet", wallet]] {
         assert!(refused(1, &run(again)).contains("never overwritten"));
     }
-    for amount in ["1 euro", "99999999999ether"] {
+    for (amount, form) in [("1 euro", "0.05ether"), ("1", "name the unit: 1ether"), ("-1", "`-1` is below 0")]
+    {
         let said = refused(2, &run(&["wallet", "deposit", amount, "--wallet", wallet]));
-        assert!(said.contains("0.05ether") && said.contains("79 billion ether"), "{said}");
+        assert!(said.contains(form), "{said}");
     }
     assert!(
         refused(2, &run(&["wallet", "deposit", "1 ether", "--wallet", wallet])).contains("--network FILE")
@@ -118,6 +124,10 @@ fn bad_wallets_and_chains_say_what_to_do() {
     let by_file = [&deposit[..], &["--password-file", file.to_str().unwrap()]].concat();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(refused(1, &command(&by_file).output().unwrap()).contains("chmod 600"));
+    let nowhere = refused(1, &run(&[&deposit[..], &["--password-file", "/nowhere/word"]].concat()));
+    assert!(
+        nowhere.contains("cannot read the password file /nowhere/word") && nowhere.contains("to be asked")
+    );
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(command(&by_file).output().unwrap().status.success());
 

@@ -222,6 +222,23 @@ fn bond(watch: &Watch, n: u8) -> Option<Wei> {
     watch.registry.borrow().get(&identity(n).id(), &signer(n).address()).map(|relay| relay.bond)
 }
 
+#[tokio::test]
+async fn a_chain_that_is_not_as_far_as_the_contract_is_called_so() {
+    let lab = Lab::new();
+    lab.register(1).await;
+    lab.settle();
+    let (mut task, watch) = lab.task();
+    task.settings.deployed = 1_000;
+    assert_eq!(task.round().await, 1);
+    let status = watch.status.borrow().clone();
+    let trouble = status.trouble.unwrap();
+    assert!(trouble.contains("in block 1000") && trouble.contains("correct `deployed`"), "{trouble}");
+    assert_eq!((status.block, ids(&watch).len()), (0, 0));
+    task.settings.deployed = 0;
+    task.round().await;
+    assert_eq!(ids(&watch), sorted(&[1]));
+}
+
 // directory.watch.1 directory.watch.3
 #[tokio::test]
 async fn the_registry_follows_the_chain() {

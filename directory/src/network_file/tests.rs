@@ -373,6 +373,7 @@ fn what_is_wrong_with_an_open_networks_file_is_named() {
     for (from, to, key) in [
         (line, many.as_str(), "bootstrap"),
         (line, "bootstrap = 5", "bootstrap"),
+        (line, "bootstrap = [\"10.0.0.1:7000\"]", "bootstrap"),
         ("schema = 1", "schema = 1\nlocal = 1", "local"),
         ("\"a:1\"", "5", "bootstrap"),
         ("\"open net\"", "\"open/net\"", "name"),
@@ -416,6 +417,12 @@ fn what_is_wrong_with_an_open_networks_file_is_named() {
         assert!(NetworkFile::open("n", chain(), vec![bad.to_owned()], false).is_err(), "{bad}");
     }
     assert!(NetworkFile::open("n", chain(), vec!["a:1".to_owned(); MAX_BOOTSTRAP + 1], false).is_err());
+    for private in
+        ["127.0.0.1:1", "192.168.1.2:1", "169.254.0.1:1", "[::1]:1", "[fd00::1]:1", "[::ffff:10.0.0.1]:1"]
+    {
+        let open = |local| NetworkFile::open("n", chain(), vec![private.to_owned()], local);
+        assert!(open(true).is_ok() && open(false).is_err(), "{private}");
+    }
     assert!(NetworkFile::open("n/", chain(), vec![], false).is_err());
     assert!(NetworkFile::open("n", Chain { id: 0, ..chain() }, vec![], false).is_err());
 }

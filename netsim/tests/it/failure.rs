@@ -186,6 +186,7 @@ fn an_entry_that_is_busy_is_passed_over() {
         assert!(matches!(took, Some((Outcome::Finished, _))), "{took:?}");
         let client = world.sim.client(world.client());
         assert!(client.counts().failed > 0, "the first setup was refused");
+        assert_eq!(client.counts().last_error, None, "what works again is no error any more");
         assert!(client.pool().values().all(|circuit| world.host_of(&circuit.path[0]) != entry));
     });
 }

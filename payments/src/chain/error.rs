@@ -2,7 +2,7 @@
 
 use alloy_primitives::Address;
 
-use crate::amount::Wei;
+use crate::amount::{Wei, ether_text};
 
 /// Why a chain has not answered, or has not done what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,13 +45,24 @@ pub enum Error {
         /// The chain.
         chain_id: u64,
     },
+    /// The chain is not as far as the block of the contract's deployment.
+    #[error(
+        "the network file says that the contract is in block {deployed}, and the chain has not come so far: correct `deployed` in [chain] \
+         of the file (0 is always right, but slow), or name an RPC that is not behind"
+    )]
+    NotThatFar {
+        /// The block of the network file.
+        deployed: u64,
+    },
     /// No URL that can be asked.
     #[error(
         "the address of an RPC cannot be used ({0}): give the whole of it, which begins with http:// or https://"
     )]
     NoAddress(String),
     /// No answer.
-    #[error("no RPC answers ({0}): check the network and the RPC addresses")]
+    #[error(
+        "no RPC answers ({0}): check the network and the RPC addresses, or name another RPC (--rpc, or `rpc` in [wallet])"
+    )]
     Down(String),
     /// The chain's newest block is old.
     #[error(
@@ -77,7 +88,10 @@ pub enum Error {
     #[error("the RPC's answer cannot be read ({0}): use another RPC")]
     Malformed(&'static str),
     /// The sender cannot pay for the transaction.
-    #[error("{address} has {has} wei and needs {needs} wei for this transaction: send it ether")]
+    #[error(
+        "{address} has {} and needs {} ({needs} wei) for this transaction, with its highest fee: send it ether, {} or more",
+        ether_text(*has), ether_text(*needs), ether_text(needs.saturating_sub(*has))
+    )]
     NoGasMoney {
         /// The sender.
         address: Address,
@@ -116,6 +130,13 @@ pub enum Error {
 impl Error {
     /// Whether the same question may be answered later or elsewhere, without anything changed.
     pub const fn passes(&self) -> bool {
-        matches!(self, Self::Down(_) | Self::Stale { .. } | Self::Malformed(_) | Self::NotFinal { .. })
+        matches!(
+            self,
+            Self::Down(_)
+                | Self::Stale { .. }
+                | Self::Malformed(_)
+                | Self::NotFinal { .. }
+                | Self::NotThatFar { .. }
+        )
     }
 }

@@ -29,9 +29,9 @@ pub struct Config {
     pub urls: Vec<String>,
     /// The chain and the contract that they must serve.
     pub domain: Domain,
-    /// How long one answer may take.
+    /// How long one RPC may take for one answer, however often it is asked.
     pub timeout: Duration,
-    /// How often one RPC is asked before the next one is.
+    /// How often one RPC is asked at most before the next one is.
     pub attempts: u32,
     /// Between two attempts, growing.
     pub pause: Duration,
@@ -75,7 +75,7 @@ impl Rpc {
         let rpc = Self::new(config)?;
         rpc.inner.fees().await?;
         // The others too, now: one that is wrong is better known before it is needed. One that is down is looked at later.
-        for node in &rpc.inner.nodes {
+        for node in rpc.inner.nodes.iter().filter(|node| !node.rests()) {
             if let Err(Failure::Answer(error)) = rpc.inner.check(node).await {
                 return Err(error);
             }

@@ -1,9 +1,11 @@
 //! RPCs that are wrong, down, behind, or liars.
 
+use std::time::Duration;
+
 use alloy_primitives::{Address, Bytes};
 use payments::abi::OnionPay;
 use payments::amount::Wei;
-use payments::chain::rpc::Rpc;
+use payments::chain::rpc::{Config, Rpc};
 use payments::chain::{At, Call, Chain, Error, Limits};
 use payments::session::Domain;
 
@@ -79,6 +81,22 @@ async fn an_rpc_that_is_busy_is_asked_again_and_one_that_is_down_passed_by() {
         rpc.head(At::Latest).await.unwrap();
     }
     assert!(first.asked.lock().unwrap().len() > asked);
+}
+
+#[tokio::test]
+async fn an_rpc_that_hangs_is_given_up_and_another_one_asked() {
+    // Connections are taken by the system, and nobody answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/secret", listener.local_addr().unwrap());
+    let chain = embedded();
+    let hurried = |urls| Config { timeout: Duration::from_millis(300), ..config(urls, chain.domain()) };
+    let error = Rpc::connect(hurried(vec![url.clone()])).await.unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains("gave no answer") && said.contains("--rpc") && !said.contains("secret"), "{said}");
+    let other = Server::start(chain.clone()).await;
+    let patient = config(vec![url, other.url], chain.domain());
+    let rpc = Rpc::connect(Config { timeout: Duration::from_secs(2), ..patient }).await.unwrap();
+    assert_eq!(rpc.fees().await.unwrap(), chain.fees().await.unwrap());
 }
 
 #[tokio::test]

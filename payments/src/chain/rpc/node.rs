@@ -151,10 +151,7 @@ impl Node {
         }
         // Of two callers the first one sets it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .timeout(patience.timeout)
-            .connect_timeout(patience.timeout)
-            .redirect(reqwest::redirect::Policy::none());
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         let client = client.build().map_err(|error| wrong(&error.to_string()))?;
         Ok(Self {
             shown: host(url),
@@ -166,12 +163,20 @@ impl Node {
         })
     }
 
-    /// Asks, and asks again while there is no answer.
+    /// Asks, and asks again where that has failed at once; what hangs is given up when all together has taken too long.
     pub(super) async fn ask<P: RpcSend, R: RpcRecv>(
         &self,
         method: &'static str,
         params: P,
     ) -> Result<R, Failure> {
+        let Patience { timeout, .. } = self.patience;
+        tokio::time::timeout(timeout, self.insist(method, params)).await.unwrap_or_else(|_| {
+            self.resting.store(REST, Ordering::Relaxed);
+            Err(Failure::Down(format!("{} gave no answer within {} s", self.shown, timeout.as_secs())))
+        })
+    }
+
+    async fn insist<P: RpcSend, R: RpcRecv>(&self, method: &'static str, params: P) -> Result<R, Failure> {
         let mut attempt = 1;
         loop {
             let failure = match self.client.request::<P, R>(method, params.clone()).await {
