@@ -548,7 +548,7 @@ impl ClientNode {
         }
         self.grant(key);
         if !honest {
-            self.close(now, key);
+            self.leave_broken(now, key);
         }
         self.act(now);
         if !honest || !self.waiting.is_empty() {
