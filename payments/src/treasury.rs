@@ -43,6 +43,8 @@ const LASTING: u32 = 3;
 /// What is said of a record beyond the limits of a row: none of an honest wallet or till.
 const TOO_LONG: &str = "a record is too long for the money store: no new session or win counts until the node is started again; \
                         report this as a fault of chive";
+/// The first look at the chain, before which nothing is paid, comes so long after the start at most.
+const FIRST: Duration = Duration::from_millis(50);
 /// Pots that are looked at, at once, how long it is from one look to the next on average, and how long a rest saves them up.
 const LOOKS: usize = 4;
 const PACE: Duration = Duration::from_millis(50);
@@ -264,7 +266,7 @@ impl Treasury {
 
     async fn work(mut self, mut jobs: mpsc::UnboundedReceiver<Rest>) {
         let every = self.settings.every;
-        let (mut round, mut look) = (Instant::now() + every, Instant::now());
+        let (mut round, mut look) = (Instant::now() + every.min(FIRST), Instant::now());
         let mut looks = JoinSet::new();
         let mut begun = false;
         loop {
