@@ -32,6 +32,8 @@ use visitor::Transfer;
 const STAGES: usize = 6;
 /// How long everything up to the end of the check may take, beside what it moves.
 const WITHIN: Duration = Duration::from_mins(1);
+/// How often it is told why no circuit stands yet.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// MiB that the check moves both ways in one more second at least.
 const SLOWEST: u64 = 4;
 
@@ -185,7 +187,15 @@ async fn mine(money: Option<&network::Money>) -> anyhow::Result<()> {
 }
 
 async fn first_circuit(client: &Handle, stages: &Stages) -> anyhow::Result<()> {
-    let ready = async { client.ready().await.then_some(()).context("the client ended") };
+    let ready = async {
+        loop {
+            if let Ok(ready) = tokio::time::timeout(TELL_EVERY, client.ready()).await {
+                return ready.then_some(()).context("the client ended");
+            }
+            let status = client.status().await.context("the client ended")?;
+            tracing::warn!("no circuit stands yet: {}", status.last_error.unwrap_or(status.state));
+        }
+    };
     let Err(late) = stages.in_time("a circuit stood", ready).await else {
         return Ok(());
     };

@@ -97,9 +97,32 @@ pub fn is_special(ip: IpAddr) -> bool {
     special(ip) || inner.into_iter().flatten().any(|ip| special(ip.into()))
 }
 
+/// Whether an address is one of this machine, or of the network that it is in: from outside nobody reaches it.
+pub fn is_inside(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_inside_a_site_are_told_from_others() {
+        let inside = |ip: &str| is_inside(ip.parse().unwrap());
+        for ip in
+            ["127.0.0.1", "10.1.2.3", "169.254.1.1", "0.0.0.0", "::", "fe80::1", "fd00::1", "::ffff:10.0.0.1"]
+        {
+            assert!(inside(ip), "{ip}");
+        }
+        for ip in ["1.1.1.1", "203.0.113.7", "2001:db8::1"] {
+            assert!(!inside(ip), "{ip}");
+        }
+    }
 
     #[test]
     fn what_is_not_on_the_public_internet_is_special() {

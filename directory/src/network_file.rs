@@ -2,7 +2,7 @@
 //! section 2).
 
 use core::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use circuit::error::Misuse;
 use circuit::keys::{IdentitySecret, NetworkId, RelayId};
@@ -14,6 +14,7 @@ pub use self::section::FileError;
 use self::section::{Section, Source};
 use crate::chain::{Chain, EXIT_OPERATORS, parse_address, parse_amount};
 use crate::descriptor::SignedDescriptor;
+use crate::net::is_inside;
 use crate::view::View;
 
 mod section;
@@ -302,10 +303,7 @@ fn check_bootstrap(bootstrap: &[String], local: bool) -> Result<(), (&'static st
 
 /// Whether a bootstrap address is one of this machine, or of the network that it is in.
 pub fn is_private(text: &str) -> bool {
-    text.parse::<SocketAddr>().is_ok_and(|address| match address.ip().to_canonical() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    })
+    text.parse::<SocketAddr>().is_ok_and(|address| is_inside(address.ip()))
 }
 
 fn is_host_and_port(text: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use circuit::link::Seen;
+use directory::net::is_inside;
 
 use super::probe::Probes;
 use super::{Findings, Patient, State};
@@ -110,7 +111,7 @@ fn relay(patient: &Patient, told: SocketAddr, heard: Option<Heard>, findings: &m
         let found = format!("{name}; {ip} is told to others, and they see this machine at {}", seen.ip());
         return findings.add("nat", State::Warn, found, tell(seen.ip(), told.port()));
     }
-    if is_local(ip) {
+    if is_inside(ip) {
         return local(ip, findings);
     }
     match kind {
@@ -133,7 +134,7 @@ fn relay(patient: &Patient, told: SocketAddr, heard: Option<Heard>, findings: &m
 fn unknown(patient: &Patient, told: SocketAddr, findings: &mut Findings) {
     let ip = told.ip();
     if UdpSocket::bind((ip, 0)).is_ok() {
-        if is_local(ip) {
+        if is_inside(ip) {
             return local(ip, findings);
         }
         return findings.ok("nat", format!("none: {ip} is this machine's own"));
@@ -191,13 +192,6 @@ fn told(patient: &Patient) -> Vec<SocketAddr> {
         Some(patient.view.as_ref()?.get(&id)?.addresses.clone())
     };
     described().or(announced).unwrap_or_default()
-}
-
-const fn is_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
 }
 
 #[cfg(test)]
