@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use circuit::keys::{DhSecret, RelayId};
 use client::guards::MAX_GUARDS;
+use client::status::NO_SINGLE_HOP;
 use client::wishes::Wishes;
 use directory::atlas::Atlas;
 use directory::chain::Chain;
@@ -439,7 +440,7 @@ async fn refused_alone(client: &client::driver::Handle) -> Option<anyhow::Error>
         if status.state == "ready" {
             return None;
         }
-        let by_policy = status.last_error.is_some_and(|error| error.contains("circuits of a single hop"));
+        let by_policy = status.last_error.is_some_and(|error| error.ends_with(NO_SINGLE_HOP));
         let relays = client.relays().await?;
         let exits = || relays.iter().filter(|relay| relay.exit.is_some() && relay.unusable.is_none());
         let refused = |relay: &&client::status::Relay| {

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+/// How the last error ends where an exit was asked to be the only relay, and does not permit it.
+pub const NO_SINGLE_HOP: &str = "; the exit's policy is against circuits of a single hop, which show it your address: use --hops 2 or more";
+
 /// A client at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {

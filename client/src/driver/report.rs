@@ -40,7 +40,7 @@ fn explained(error: &str, hops: usize) -> String {
     let hint = if error.ends_with(SetupStatus::Expired.as_str()) {
         "; a relay found the time of the setup wrong: check this computer's clock"
     } else if error.ends_with(SetupStatus::Policy.as_str()) && hops == 1 {
-        "; the exit's policy is against circuits of a single hop, which show it your address: use --hops 2 or more"
+        status::NO_SINGLE_HOP
     } else {
         ""
     };
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn refusals_that_their_word_does_not_explain_are_explained() {
         let refused = "a circuit was not built: policy";
-        assert!(explained(refused, 1).contains("against circuits of a single hop"));
+        assert!(explained(refused, 1).ends_with(status::NO_SINGLE_HOP));
         assert_eq!(explained(refused, 3), refused);
         assert!(explained("a circuit was not built: expired", 3).ends_with("check this computer's clock"));
     }
