@@ -460,8 +460,11 @@ fn an_open_network_forms_heals_and_lives_on() {
         assert_eq!(path[0], entry, "it keeps its entry");
     }
     net.start_relay(1);
+    // One that knows nothing but what its two files say.
+    fs::remove_dir_all(net.file(&format!("client{}/state", CLIENTS[1]))).unwrap();
     let other = net.client(CLIENTS[1], &["--hops", "5"]);
-    let (path, _) = net.download(&other, &site, "five");
+    let (path, took) = net.download(&other, &site, "five");
+    println!("first byte of a client that knows nothing yet after another {took:?}");
     assert_eq!(path.iter().collect::<BTreeSet<_>>().len(), 5);
 
     // Nor anybody else: whoever is killed, the rest goes on.
