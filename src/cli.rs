@@ -171,7 +171,7 @@ pub(crate) struct At {
 pub(crate) struct Stop {
     #[command(flatten)]
     pub(crate) at: At,
-    /// Do not wait: a relay keeps its ports until the circuits in use have ended, or `drain` of its `[limits]` is over.
+    /// Do not wait: a relay keeps its ports until nothing has passed for 2 s, or `drain` of its `[limits]` is over.
     #[arg(long)]
     pub(crate) no_wait: bool,
 }

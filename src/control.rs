@@ -9,6 +9,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -262,6 +264,7 @@ impl Drop for Control {
 
 fn routes(daemon: Daemon, open: Option<Open>, drain: Duration) -> Router {
     let directory = open.clone();
+    let asked = Arc::new(AtomicBool::new(false));
     Router::new()
         .route("/reach", post(async move |State(daemon): State<Daemon>| reach(daemon, directory).await))
         .route("/status", get(async move |State(daemon): State<Daemon>| status(daemon, open).await))
@@ -271,7 +274,7 @@ fn routes(daemon: Daemon, open: Option<Open>, drain: Duration) -> Router {
         .route("/ping", post(ping))
         .route("/new-identity", post(new_identity))
         .route("/price", put(price))
-        .route("/stop", post(async move |State(daemon): State<Daemon>| stop(&daemon, drain)))
+        .route("/stop", post(async move |State(daemon): State<Daemon>| stop(&daemon, &asked, drain)))
         .fallback(async || error(StatusCode::NOT_FOUND, Kind::Usage, "there is no such path"))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, Kind::Usage, "this path takes another method")
@@ -374,9 +377,16 @@ async fn reach(daemon: Daemon, open: Option<Open>) -> Response {
     answer(Some(Asked { asked: open.swarm().be_called(linked).await }))
 }
 
-fn stop(daemon: &Daemon, drain: Duration) -> Response {
+/// Asks the daemon to stop; `asked` is whether it was asked before, and then it waits for nothing.
+fn stop(daemon: &Daemon, asked: &AtomicBool, drain: Duration) -> Response {
     daemon.stop();
-    answer(Some(Stopping { stopping: true, drain_s: drain.as_secs() }))
+    let drain_s = if asked.swap(true, Ordering::Relaxed) { 0 } else { drain.as_secs() };
+    if drain_s > 0 {
+        tracing::info!("asked to stop: it ends when nothing has passed for 2 s, at most after {drain_s} s");
+    } else {
+        tracing::info!("asked to stop");
+    }
+    answer(Some(Stopping { stopping: true, drain_s }))
 }
 
 fn answer<T: Serialize>(body: Option<T>) -> Response {

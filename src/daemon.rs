@@ -1,6 +1,6 @@
 //! The daemons: `chive relay run` and `chive up`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -362,6 +362,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             _ => None,
         };
         let (open, view) = open.map_or((None, view), |(open, view)| (Some(open), view));
+        let list = view.clone();
         let client = client::driver::Client::bind(client::driver::Settings {
             network: view.network(),
             socks: wanted.socks.unwrap_or(config.socks),
@@ -398,61 +399,81 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
                 watch_circuits(&waiting).await;
             }
         });
-        let impossible = impossible(open.clone(), handle.clone(), wishes, atlas);
+        let hope = Hope { open: open.clone(), list, client: handle.clone(), wishes, atlas };
         let running = async {
             tokio::select! {
                 end = Box::pin(client.run()) => Ok(end?),
-                problem = impossible => Err(problem),
+                problem = hope.is_over() => Err(problem),
             }
         };
         attended(running, &mut control, Daemon::Client(handle), open, stop, Duration::ZERO).await
     })
 }
 
-/// Ends with the reason once it is known that no path as it is wished will ever stand.
-async fn impossible(
+/// What tells whether a path as it is wished may stand one day.
+struct Hope {
     open: Option<Open>,
+    /// The relays of a network that is not open.
+    list: View,
     client: client::driver::Handle,
     wishes: Wishes,
     atlas: Arc<dyn Atlas>,
-) -> anyhow::Error {
-    let hops = wishes.hops;
-    if let Some(open) = open
-        && let Err(problem) = open.require_path(wishes, atlas).await
-    {
-        return problem;
-    }
-    if hops == 1
-        && let Some(problem) = refused_alone(&client).await
-    {
-        return problem;
-    }
-    core::future::pending().await
 }
 
-/// Why there will be no circuit of a single hop: all exits that this client would use have refused; nothing once one stands.
-///
-/// Exits do not say before whether they take such circuits.
-async fn refused_alone(client: &client::driver::Handle) -> Option<anyhow::Error> {
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let status = client.status().await?;
-        if status.state == "ready" {
-            return None;
+impl Hope {
+    /// Ends with the reason once it is known that no such path will ever stand.
+    async fn is_over(&self) -> anyhow::Error {
+        if let Some(open) = &self.open
+            && let Err(problem) =
+                open.clone().require_path(self.wishes.clone(), Arc::clone(&self.atlas)).await
+        {
+            return problem;
         }
-        let by_policy = status.last_error.is_some_and(|error| error.ends_with(NO_SINGLE_HOP));
-        let relays = client.relays().await?;
-        let exits = || relays.iter().filter(|relay| relay.exit.is_some() && relay.unusable.is_none());
-        let refused = |relay: &&client::status::Relay| {
-            relay.guard && relay.measured.as_ref().is_some_and(|seen| seen.built == 0 && seen.failed > 0)
-        };
-        let asked = exits().filter(refused).count();
-        if by_policy && asked > 0 && asked >= exits().count().min(MAX_GUARDS) {
-            let text = format!(
-                "all {asked} exits that were asked refuse circuits of a single hop, which show them your address: use --hops 2 or more, \
-                 or exits whose operators allow it (allow_single_hop = true in [exit])"
-            );
-            return Some(Failure::new(Kind::NoRoute, text).into());
+        if self.wishes.hops == 1
+            && let Some(problem) = self.refused_alone().await
+        {
+            return problem;
+        }
+        core::future::pending().await
+    }
+
+    /// Why there will be no circuit of a single hop: all exits that this client would use have refused; nothing once one stands.
+    ///
+    /// Exits do not say before whether they take such circuits.
+    async fn refused_alone(&self) -> Option<anyhow::Error> {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let status = self.client.status().await?;
+            if status.state == "ready" {
+                return None;
+            }
+            if !status.last_error.is_some_and(|error| error.ends_with(NO_SINGLE_HOP)) {
+                continue;
+            }
+            let relays = self.client.relays().await?;
+            let refused = |relay: &&client::status::Relay| {
+                relay.guard && relay.measured.as_ref().is_some_and(|seen| seen.built == 0 && seen.failed > 0)
+            };
+            let refused: BTreeSet<_> = relays
+                .iter()
+                .filter(refused)
+                .filter_map(|relay| crate::config::relay_id(&relay.id))
+                .collect();
+            let asked = refused.len();
+            let none_is_left = || {
+                let mut wishes = self.wishes.clone();
+                wishes.excluded_relays.extend(refused);
+                let open = self.open.as_ref().map(|open| Arc::clone(&open.swarm().views().borrow()));
+                let view = open.as_deref().unwrap_or(&self.list);
+                network::require_path(view, &wishes, Arc::clone(&self.atlas)).is_err()
+            };
+            if asked > 0 && (asked >= MAX_GUARDS || none_is_left()) {
+                let text = format!(
+                    "all exits that were asked ({asked}) refuse circuits of a single hop, which show them your address: use --hops 2 or more, \
+                     or exits whose operators allow it (allow_single_hop = true in [exit])"
+                );
+                return Some(Failure::new(Kind::NoRoute, text).into());
+            }
         }
     }
 }
@@ -543,6 +564,7 @@ async fn attended(
             end = &mut running => return end,
             end = &mut answering => return end.context("the control API ended"),
             () = stop.next() => {
+                tracing::info!("a signal asks to stop");
                 daemon.stop();
                 until = Some(Instant::now() + core::mem::replace(&mut patience, STOP_WITHIN));
             }

@@ -25,6 +25,8 @@ use crate::wallet::{keystore as purse, password};
 
 /// How often the chain is looked at.
 const EVERY: Duration = Duration::from_secs(2);
+/// After so long it is told that the chain has not answered yet.
+const SOON: Duration = Duration::from_secs(1);
 /// How long a daemon waits for the chain before it starts without.
 const START: Duration = Duration::from_secs(12);
 
@@ -140,7 +142,12 @@ async fn open(chain: &NetworkChain, wallet: &Wallet, owner: Option<Address>) -> 
     let signer =
         locked.open(password::of(&wallet.file, wallet.password_file.as_deref(), false)?.as_bytes())?;
     let owner = owner.unwrap_or_else(|| signer.address());
-    let looked = tokio::time::timeout(START, look(chain, wallet, owner)).await;
+    let mut looking = core::pin::pin!(look(chain, wallet, owner));
+    let mut looked = tokio::time::timeout(SOON, &mut looking).await;
+    if looked.is_err() {
+        tracing::info!("the chain has not answered yet; it is waited for up to {} s", START.as_secs());
+        looked = tokio::time::timeout(START.saturating_sub(SOON), looking).await;
+    }
     let (rpc, account) = match looked.unwrap_or_else(|_| Err(Error::Down("no answer in time".to_owned()))) {
         Ok(found) => found,
         Err(error) if error.passes() => {
@@ -157,7 +164,7 @@ async fn open(chain: &NetworkChain, wallet: &Wallet, owner: Option<Address>) -> 
             signer.address()
         );
     }
-    if let Some(problem) = problem(&account, signer.address()) {
+    if let Some(problem) = problem(&account, signer.address(), wallet.bond) {
         tracing::warn!("payments: {problem}");
     }
     Ok(Opened { chain: Arc::new(rpc), owner, signer })
@@ -170,8 +177,8 @@ async fn look(chain: &NetworkChain, wallet: &Wallet, owner: Address) -> Result<(
     Ok((rpc, account))
 }
 
-/// Why a pot cannot pay, and what to do.
-pub(crate) fn problem(account: &Account, key: Address) -> Option<&'static str> {
+/// Why a pot cannot pay, and what to do; a relay fills its reserve up to its `bond` by itself.
+pub(crate) fn problem(account: &Account, key: Address, bond: Option<Wei>) -> Option<&'static str> {
     if account.signer != Some(key) && account.reserve > Wei::ZERO {
         return Some(
             "the pot takes the signatures of another key, which changes at a reserve of 0 only: use that key's wallet, \
@@ -181,7 +188,7 @@ pub(crate) fn problem(account: &Account, key: Address) -> Option<&'static str> {
     if account.balance == Wei::ZERO || account.signer != Some(key) {
         return Some("the pot is empty: chive wallet deposit AMOUNT");
     }
-    if account.reserve == Wei::ZERO {
+    if account.reserve == Wei::ZERO && bond.is_none() {
         return Some(
             "the pot has no reserve, without which nobody takes payments from it: chive wallet reserve AMOUNT",
         );

@@ -163,7 +163,7 @@ pub(crate) async fn stop(wanted: &Stop, output: Format) -> anyhow::Result<()> {
     if wanted.no_wait {
         return output.print(&Stopped { stopping: true, stopped: false }, || {
             format!(
-                "stopping; it keeps its ports until circuits in use have ended, at most {}",
+                "stopping; it keeps its ports until nothing has passed for 2 s, at most {}",
                 time_text(drain_s)
             )
         });
@@ -171,7 +171,7 @@ pub(crate) async fn stop(wanted: &Stop, output: Format) -> anyhow::Result<()> {
     if drain_s > 0 && output == Format::Text {
         writeln!(
             std::io::stderr(),
-            "stopping; circuits in use are waited for, at most {}; another chive stop ends it at once",
+            "stopping as soon as nothing has passed for 2 s, at most after {}; another chive stop ends it at once",
             time_text(drain_s)
         )?;
     }

@@ -225,7 +225,7 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
             lacks: lacks.map(|wei| wei.to_string()),
             block: head.number,
             block_age: outside::unix().saturating_sub(head.time),
-            problem: money::problem(&account, address),
+            problem: money::problem(&account, address, place.bond),
         });
         let mut pairs = vec![
             ("address", shown.address.clone()),
@@ -246,7 +246,7 @@ async fn show(at: &WalletAt, output: Format) -> anyhow::Result<()> {
         if let Some(stale) = stale {
             pairs.push(("this is old", stale.to_string()));
         }
-        if let Some(problem) = money::problem(&account, address) {
+        if let Some(problem) = money::problem(&account, address, place.bond) {
             pairs.push(("it cannot pay", problem.to_owned()));
         }
         return output.print(&shown, || lines(&pairs));

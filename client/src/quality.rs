@@ -152,8 +152,7 @@ impl Quality {
     /// Relays have newer descriptors, so they may have been started again: one that is avoided is tried at once. One that
     /// lets circuits fail on purpose gains little by it.
     pub(crate) fn pardon(&mut self, now: Instant, newer: impl Fn(&RelayId) -> bool) {
-        let avoided =
-            self.relays.iter_mut().filter(|(_, relay)| relay.avoided.is_some_and(|until| until > now));
+        let avoided = self.relays.iter_mut().filter(|(_, relay)| relay.avoided_until(now).is_some());
         for (id, relay) in avoided {
             let early = relay.pardoned.is_some_and(|last| now.saturating_duration_since(last) < PARDONED);
             if !early && newer(id) {
@@ -302,6 +301,10 @@ mod tests {
         assert!(!quality.is_avoided(now, &id(1)) && quality.is_avoided(now, &id(2)));
         assert!(!quality.is_bad_edge(now, &id(1), &id(3)) && quality.is_bad_edge(now, &id(2), &id(3)));
         assert!(near(quality.factor(now, &id(1)), 0.5), "its strikes stay");
+        quality.strike_for_loss(now, id(4));
+        quality.built(now, &[id(4)], second);
+        quality.pardon(now, |relay| *relay == id(4));
+        assert!(!quality.is_avoided(now, &id(4)), "also one that lost what it was paid for");
         let again = now + PARDONED;
         for (time, avoided) in [(now + second, true), (now + PARDONED / 2, true), (again, false)] {
             quality.strike(time, id(1));

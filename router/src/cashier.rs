@@ -291,21 +291,24 @@ impl Cashier {
             Some(_) => Wei::ZERO,
             None => neighbour.bond,
         };
-        ledger.set_line(neighbour.account, bond.0 / LINE_PART);
+        let account = neighbour.account;
+        let credit = |ledger: &Ledger| ledger.get(account).map(|state| state.credit);
+        let before = credit(ledger);
+        ledger.set_line(account, bond.0 / LINE_PART);
+        if credit(ledger) > before {
+            self.requests.push_back(Request::Credited(account));
+        }
         self.relieve(ledger, address);
     }
 
-    /// Says so to who was told that nothing passes, once it has credit again.
+    /// Tells who was told that nothing passes that it does again.
     // pay.credit.4
     fn relieve(&mut self, ledger: &Ledger, address: Address) {
-        let Some(neighbour) = self.neighbours.get_mut(&address).filter(|neighbour| neighbour.stopped) else {
-            return;
-        };
-        if ledger.get(neighbour.account).is_some_and(|state| state.credit >= state.low) {
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
+        let has = ledger.get(neighbour.account).is_some_and(|state| state.credit >= state.low);
+        if let Some(link) = neighbour.link.filter(|_| neighbour.stopped && has) {
             neighbour.stopped = false;
-            if let Some(link) = neighbour.link {
-                self.send(link, Frame::Credit(Level::Ok));
-            }
+            self.send(link, Frame::Credit(Level::Ok));
         }
     }
 

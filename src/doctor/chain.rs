@@ -130,9 +130,7 @@ async fn see(
 
 fn pot(patient: &Patient, owner: Address, account: &Account, findings: &mut Findings) {
     let has = format!("balance {}, reserve {}", ether_text(account.balance), ether_text(account.reserve));
-    // A reserve that the relay puts up by itself is missing in `bond`.
-    let whole = Account { reserve: account.reserve.max(own_bond(patient).unwrap_or_default()), ..*account };
-    match money::problem(&whole, account.signer.unwrap_or(owner)) {
+    match money::problem(account, account.signer.unwrap_or(owner), own_bond(patient)) {
         Some(problem) => findings.add("pot", State::Warn, format!("{owner}: {has}"), problem),
         None => findings.ok("pot", format!("{owner}: {has}")),
     }
@@ -158,7 +156,9 @@ fn bonded(
     let runs = patient.status.is_some();
     let itself = own_bond(patient).map(|bond| {
         let (begin, bond) = (if runs { "wait" } else { "start the relay" }, ether_text(bond));
-        format!("{begin}: it puts up {bond} by itself; chive wallet show --config FILE tells what ether is missing")
+        format!(
+            "{begin}: it puts up {bond} by itself once its wallet has the ether; chive wallet show --config FILE tells what is missing"
+        )
     });
     // What the relay has had no chance to do is no fault.
     let state = if itself.is_some() && !runs { State::Warn } else { State::Fail };

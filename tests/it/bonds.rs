@@ -72,11 +72,16 @@ impl Ground {
 fn a_relay_waits_for_ether_and_then_bonds_and_registers_itself() {
     let Some(program) = program() else { return };
     let ground = Ground::new(&program);
-    let bond = eventually("the contract is final", || doctor(&ground.config()).get("bond").cloned());
+    let found = eventually("the contract is final", || {
+        Some(doctor(&ground.config())).filter(|found| found.contains_key("bond"))
+    });
+    assert!(found["pot"]["remedy"].to_string().contains("the pot is empty"), "{found:?}");
+    let bond = found["bond"].clone();
     assert!(bond["state"] == "warn" && bond["remedy"].to_string().contains("start the relay"), "{bond}");
     let relay = ground.start();
     relay.logs("the wallet lacks ether");
     assert_eq!(doctor(&ground.config())["bond"]["state"], "fail");
+    assert!(!relay.log().contains("wallet reserve"), "it does that itself: {}", relay.log());
     let said = relay.log();
     assert!(said.contains(&format!("chive wallet show --config {}", ground.config().display())), "{said}");
     assert!(!said.contains(&ground.owner) && !said.contains("register ID"), "{said}");

@@ -82,11 +82,16 @@ impl ClientNode {
         self.lost(now, key, Failure::TimedOut);
     }
 
-    /// Leaves a circuit whose exit broke a rule, or which lost so much that its QUIC connection broke.
+    /// Leaves a circuit whose exit broke a rule, or which lost so much that its QUIC connection broke: anybody on the way can make it
+    /// lose so much, the entry too.
+    // pay.deliver.1
     pub(super) fn leave_broken(&mut self, now: Now, key: CircuitKey) {
         self.counts.last_error =
             Some("a circuit was left: its exit broke a rule, or too much was lost on the way".to_owned());
         self.strike_for_loss(now, key);
+        if self.entry.map(|entry| entry.link) == self.origin.link(key) && self.strikes.add(now.instant) {
+            self.leave_entry(now);
+        }
         self.close(now, key);
     }
 

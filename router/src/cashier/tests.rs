@@ -516,6 +516,8 @@ fn a_relay_that_came_before_its_pot_was_seen_is_told_when_it_has_credit() {
     for paused in [false, true] {
         cashier.seen(start(), &mut ledger, owner, PayerAccount { registered: true, ..account(9) });
         assert_eq!(said(&mut cashier).contains(&Frame::Credit(Level::Ok)), !paused, "it is said once");
+        // Circuits that wait for credit go on.
+        assert_eq!(cashier.poll_request(), (!paused).then_some(Request::Credited(known)));
     }
 }
 
