@@ -362,7 +362,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
             _ => None,
         };
         let (open, view) = open.map_or((None, view), |(open, view)| (Some(open), view));
-        let list = view.clone();
+        let list = open.is_none().then(|| Arc::new(view.clone()));
         let client = client::driver::Client::bind(client::driver::Settings {
             network: view.network(),
             socks: wanted.socks.unwrap_or(config.socks),
@@ -414,7 +414,7 @@ pub(crate) fn up(wanted: &Up, output: Format) -> anyhow::Result<()> {
 struct Hope {
     open: Option<Open>,
     /// The relays of a network that is not open.
-    list: View,
+    list: Option<Arc<View>>,
     client: client::driver::Handle,
     wishes: Wishes,
     atlas: Arc<dyn Atlas>,
@@ -464,8 +464,10 @@ impl Hope {
                 let mut wishes = self.wishes.clone();
                 wishes.excluded_relays.extend(refused);
                 let open = self.open.as_ref().map(|open| Arc::clone(&open.swarm().views().borrow()));
-                let view = open.as_deref().unwrap_or(&self.list);
-                network::require_path(view, &wishes, Arc::clone(&self.atlas)).is_err()
+                let view = open.or_else(|| self.list.clone());
+                view.is_some_and(|view| {
+                    network::require_path(&view, &wishes, Arc::clone(&self.atlas)).is_err()
+                })
             };
             if asked > 0 && (asked >= MAX_GUARDS || none_is_left()) {
                 let text = format!(

@@ -195,3 +195,25 @@ pub(crate) fn problem(account: &Account, key: Address, bond: Option<Wei>) -> Opt
     }
     account.unlock_at.map(|_| "the reserve is being unlocked, and nobody takes payments meanwhile: chive wallet unlock --cancel")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pot_lacks_is_told_but_not_what_a_relay_does_by_itself() {
+        let key = Address::repeat_byte(1);
+        let told = |balance, reserve, signer, bond: Option<u128>| {
+            let account =
+                Account { balance: Wei(balance), reserve: Wei(reserve), signer, ..Account::default() };
+            problem(&account, key, bond.map(Wei)).unwrap_or_default()
+        };
+        for bond in [None, Some(5)] {
+            assert!(told(0, 0, None, bond).contains("the pot is empty"));
+            assert!(told(1, 5, Some(Address::repeat_byte(2)), bond).contains("another key"));
+            assert_eq!(told(1, 5, Some(key), bond), "");
+        }
+        assert!(told(1, 0, Some(key), None).contains("no reserve"));
+        assert_eq!(told(1, 0, Some(key), Some(5)), "");
+    }
+}

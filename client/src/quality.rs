@@ -10,7 +10,7 @@ use crate::build_time::BuildTimes;
 /// How long a relay that may have failed is avoided where others will do.
 pub const AVOIDED: Duration = Duration::from_mins(1);
 /// A relay that was started again is tried at once, but so long after the last time at the earliest.
-pub(crate) const PARDONED: Duration = Duration::from_mins(10);
+const PARDONED: Duration = Duration::from_mins(10);
 /// After so long half of the strikes are forgotten.
 const HALF_LIFE: Duration = Duration::from_mins(10);
 /// An edge with so many strikes is avoided where others will do.

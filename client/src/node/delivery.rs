@@ -70,35 +70,32 @@ impl ClientNode {
         }
     }
 
-    /// Leaves a circuit that was paid and does not carry. Which relay is at fault is not known: those beyond the entry are
-    /// avoided for a while, and in the end the entry, which all such circuits share.
+    /// Leaves a circuit that was paid and does not carry.
     pub(super) fn leave_circuit(&mut self, now: Now, key: CircuitKey) {
         self.counts.last_error = Some("a circuit was left: what it was paid for did not arrive".to_owned());
-        self.strike_for_loss(now, key);
-        if self.entry.map(|entry| entry.link) == self.origin.link(key) && self.strikes.add(now.instant) {
-            self.leave_entry(now);
-        }
+        self.blame(now, key);
         self.origin.close(now, key);
         self.lost(now, key, Failure::TimedOut);
     }
 
-    /// Leaves a circuit whose exit broke a rule, or which lost so much that its QUIC connection broke: anybody on the way can make it
-    /// lose so much, the entry too.
-    // pay.deliver.1
+    /// Leaves a circuit whose exit broke a rule, or which lost so much that its QUIC connection broke.
     pub(super) fn leave_broken(&mut self, now: Now, key: CircuitKey) {
         self.counts.last_error =
             Some("a circuit was left: its exit broke a rule, or too much was lost on the way".to_owned());
-        self.strike_for_loss(now, key);
-        if self.entry.map(|entry| entry.link) == self.origin.link(key) && self.strikes.add(now.instant) {
-            self.leave_entry(now);
-        }
+        self.blame(now, key);
         self.close(now, key);
     }
 
-    fn strike_for_loss(&mut self, now: Now, key: CircuitKey) {
+    /// Which relay is at fault is not known: those beyond the entry are avoided for a while, and in the end the entry, which all such
+    /// circuits share.
+    // pay.deliver.1
+    fn blame(&mut self, now: Now, key: CircuitKey) {
         let beyond = self.pool.get(&key).into_iter().flat_map(|circuit| circuit.path.iter().skip(1));
         for relay in beyond {
             self.paths.quality_mut().strike_for_loss(now.instant, *relay);
+        }
+        if self.entry.map(|entry| entry.link) == self.origin.link(key) && self.strikes.add(now.instant) {
+            self.leave_entry(now);
         }
     }
 }
